@@ -1,0 +1,130 @@
+"""A channel, and calls on it that raise our errors and try again where that is right."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Self, TypeVar
+
+import grpc
+
+from sealpool import errors
+from sealpool.client.options import ClientOptions
+
+T = TypeVar("T")
+
+_CODES: dict[grpc.StatusCode, type[errors.SealpoolError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidArgument,
+    grpc.StatusCode.NOT_FOUND: errors.NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: errors.AlreadyExists,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.FailedPrecondition,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.ResourceExhausted,
+    grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
+    grpc.StatusCode.CANCELLED: errors.Cancelled,
+    grpc.StatusCode.UNAUTHENTICATED: errors.Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: errors.PermissionDenied,
+}
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 2.0
+
+
+class Connection:
+    """A channel to one service. Safe to share between threads; a context manager.
+
+    The three clients build on it.
+    """
+
+    def __init__(self, target: str, *, options: ClientOptions | None = None) -> None:
+        self.target = target
+        self.options = options or ClientOptions()
+        self._channel = _open(target, self.options)
+
+    def close(self) -> None:
+        """Close the channel; calls under way are cancelled."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def call(self, attempt: Callable[[float], T], *, idempotent: bool = True, long: bool = False) -> T:
+        """Run `attempt(seconds left)`, again while it is UNAVAILABLE if that does no harm.
+
+        Raises
+        ------
+        SealpoolError
+            The leaf that fits the status.
+        """
+        budget_s = self.options.long_timeout_s if long else self.options.timeout_s
+        started = time.monotonic()
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            elapsed_s = time.monotonic() - started
+            try:
+                return attempt(max(budget_s - elapsed_s, 0.001))
+            except grpc.RpcError as error:
+                again = idempotent and error.code() is grpc.StatusCode.UNAVAILABLE
+                if not again or elapsed_s + pause_s > min(self.options.retry_for_s, budget_s):
+                    raise to_error(error, self.target) from error
+            time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def stream(self, begin: Callable[[float], Iterator[T]]) -> Iterator[T]:
+        """Yield a stream's messages. It is begun again while UNAVAILABLE, until its first message came."""
+
+        def first(seconds: float) -> tuple[Iterator[T], T | None]:
+            messages = begin(seconds)
+            return messages, next(messages, None)
+
+        messages, message = self.call(first, long=True)
+        if message is not None:
+            yield message
+            yield from self.stream_once(messages)
+
+    def stream_once(self, messages: Iterator[T]) -> Iterator[T]:
+        """Yield the messages of a stream that has begun."""
+        try:
+            yield from messages
+        except grpc.RpcError as error:
+            raise to_error(error, self.target) from error
+
+
+def to_error(error: grpc.RpcError, target: str) -> errors.SealpoolError:
+    """Return the error that the service raised, rebuilt from the call's status."""
+    code, message = error.code(), error.details() or ""
+    cls = _CODES.get(code, errors.InternalError)
+    if cls is errors.Unavailable:
+        message = f"{target} is unavailable: {message}"
+    elif cls is errors.DeadlineExceeded:
+        message = f"{target} did not answer in time"
+    fields = [str(entry[1]) for entry in error.trailing_metadata() or () if entry[0] == "sealpool-field"]
+    return _rebuild(cls, message, field=fields[0] if fields else "")
+
+
+def _rebuild(cls: type[errors.SealpoolError], message: str, *, field: str) -> errors.SealpoolError:
+    # The leaves take apart what is in the message already, so they are made without their own __init__.
+    rebuilt = cls.__new__(cls)
+    errors.SealpoolError.__init__(rebuilt, message, field=field)
+    return rebuilt
+
+
+def _open(target: str, options: ClientOptions) -> grpc.Channel:
+    arguments = [
+        ("grpc.max_receive_message_length", options.max_message_bytes),
+        ("grpc.max_send_message_length", options.max_message_bytes),
+        # gRPC waits up to two minutes between its own tries to connect; a restart takes seconds.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.keepalive_time_ms", 60_000),
+    ]
+    if options.ca_certificate is None:
+        return grpc.insecure_channel(target, options=arguments)
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=options.ca_certificate.read_bytes(),
+        private_key=options.client_key.read_bytes() if options.client_key else None,
+        certificate_chain=options.client_certificate.read_bytes() if options.client_certificate else None,
+    )
+    return grpc.secure_channel(target, credentials, options=arguments)

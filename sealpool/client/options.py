@@ -1,0 +1,40 @@
+"""How a client connects, waits and tries again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientOptions:
+    """Settings of a client.
+
+    Parameters
+    ----------
+    timeout_s
+        Deadline of a call that answers at once, all tries included.
+    long_timeout_s
+        Deadline of a call that works or streams: upload, scan, expand, train, select, run a round.
+    retry_for_s
+        How long an idempotent call is tried again while the service is UNAVAILABLE (starting, restarting, away). 0
+        gives up at once. Long enough for a restart is a good choice in a service, short in a command line.
+    max_message_bytes
+        Largest message taken.
+    chunk_bytes
+        Size of the messages that a big upload is cut into; under the server's max_message_bytes.
+    chunk_ids
+        Ids in one request at most; under the server's max_ids. Longer lists are sent in several calls.
+    ca_certificate
+        PEM file of the authority that signed the server's certificate; turns TLS on.
+    client_certificate, client_key
+        PEM files that show who we are, where the server asks for it.
+    """
+
+    timeout_s: float = 30.0
+    long_timeout_s: float = 3600.0
+    retry_for_s: float = 30.0
+    max_message_bytes: int = 64 << 20
+    chunk_bytes: int = 2 << 20
+    chunk_ids: int = 50_000
+    ca_certificate: Path | None = None
+    client_certificate: Path | None = None
+    client_key: Path | None = None

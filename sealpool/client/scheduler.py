@@ -1,0 +1,120 @@
+"""Client of the scheduler."""
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+
+from sealpool.client.connection import Connection
+from sealpool.client.options import ClientOptions
+from sealpool.v1 import scheduler_pb2, scheduler_pb2_grpc
+
+
+class SchedulerClient(Connection):
+    """Campaigns, rounds, tasks and labels, over gRPC.
+
+    Calls that change something carry a request id, made up where none is given, so that trying again is harmless.
+    """
+
+    def __init__(self, target: str = "127.0.0.1:7303", *, options: ClientOptions | None = None) -> None:
+        super().__init__(target, options=options)
+        self._stub = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
+
+    def create_campaign(
+        self, spec: scheduler_pb2.CampaignSpec, *, request_id: str | None = None
+    ) -> scheduler_pb2.Campaign:
+        """Begin a campaign. Raises AlreadyExists if the name is taken."""
+        request = scheduler_pb2.CreateCampaignRequest(spec=spec, request_id=_or_new(request_id))
+        return self.call(lambda s: self._stub.CreateCampaign(request, timeout=s)).campaign
+
+    def get_campaign(self, name: str) -> scheduler_pb2.Campaign:
+        """Return one campaign as it stands."""
+        request = scheduler_pb2.GetCampaignRequest(name=name)
+        return self.call(lambda s: self._stub.GetCampaign(request, timeout=s)).campaign
+
+    def list_campaigns(self, *, include_archived: bool = False) -> list[scheduler_pb2.Campaign]:
+        """Return all campaigns, by name."""
+        request = scheduler_pb2.ListCampaignsRequest(include_archived=include_archived)
+        return list(self.call(lambda s: self._stub.ListCampaigns(request, timeout=s)).campaigns)
+
+    def pause_campaign(self, name: str, *, request_id: str | None = None) -> scheduler_pb2.Campaign:
+        """Start no round and hand out no task until it is resumed."""
+        request = scheduler_pb2.PauseCampaignRequest(name=name, request_id=_or_new(request_id))
+        return self.call(lambda s: self._stub.PauseCampaign(request, timeout=s)).campaign
+
+    def resume_campaign(self, name: str, *, request_id: str | None = None) -> scheduler_pb2.Campaign:
+        """Go on after a pause."""
+        request = scheduler_pb2.ResumeCampaignRequest(name=name, request_id=_or_new(request_id))
+        return self.call(lambda s: self._stub.ResumeCampaign(request, timeout=s)).campaign
+
+    def archive_campaign(self, name: str, *, request_id: str | None = None) -> scheduler_pb2.Campaign:
+        """End a campaign for good."""
+        request = scheduler_pb2.ArchiveCampaignRequest(name=name, request_id=_or_new(request_id))
+        return self.call(lambda s: self._stub.ArchiveCampaign(request, timeout=s)).campaign
+
+    def run_round(self, campaign: str, *, request_id: str | None = None) -> scheduler_pb2.RunRoundResponse:
+        """Run one round now and return when its picks are tasks."""
+        request = scheduler_pb2.RunRoundRequest(campaign=campaign, request_id=_or_new(request_id))
+        return self.call(lambda s: self._stub.RunRound(request, timeout=s), long=True)
+
+    def lease_tasks(
+        self,
+        campaign: str,
+        *,
+        annotator: str,
+        max_tasks: int,
+        lease_s: float = 0,
+        request_id: str | None = None,
+    ) -> scheduler_pb2.LeaseTasksResponse:
+        """Take open tasks, most wanted first, for `lease_s` seconds (0: the campaign's)."""
+        request = scheduler_pb2.LeaseTasksRequest(
+            campaign=campaign,
+            annotator=annotator,
+            max_tasks=max_tasks,
+            lease_seconds=lease_s,
+            request_id=_or_new(request_id),
+        )
+        return self.call(lambda s: self._stub.LeaseTasks(request, timeout=s))
+
+    def submit_labels(
+        self,
+        campaign: str,
+        labels: Mapping[str, Sequence[str]],
+        *,
+        annotator: str,
+        held_out: bool = False,
+        request_id: str | None = None,
+    ) -> scheduler_pb2.SubmitLabelsResponse:
+        """Hand in labels, item id to classes: all of them or none."""
+        request = scheduler_pb2.SubmitLabelsRequest(
+            campaign=campaign,
+            annotator=annotator,
+            labels=[scheduler_pb2.NewLabel(item_id=item, classes=classes) for item, classes in labels.items()],
+            held_out=held_out,
+            request_id=_or_new(request_id),
+        )
+        return self.call(lambda s: self._stub.SubmitLabels(request, timeout=s))
+
+    def list_labels(
+        self, campaign: str, *, after_sequence: int = 0, only_effective: bool = False, held_out: bool = False
+    ) -> Iterator[scheduler_pb2.Label]:
+        """Yield labels in the order they were committed."""
+        request = scheduler_pb2.ListLabelsRequest(
+            campaign=campaign, after_sequence=after_sequence, only_effective=only_effective, held_out=held_out
+        )
+        for answer in self.stream(lambda s: self._stub.ListLabels(request, timeout=s)):
+            yield from answer.labels
+
+    def list_rounds(self, campaign: str) -> list[scheduler_pb2.Round]:
+        """Return the rounds, first to last."""
+        request = scheduler_pb2.ListRoundsRequest(campaign=campaign)
+        return list(self.call(lambda s: self._stub.ListRounds(request, timeout=s)).rounds)
+
+    def watch_campaign(
+        self, campaign: str, *, after_sequence: int = 0
+    ) -> Iterator[scheduler_pb2.WatchCampaignResponse]:
+        """Yield events: first those after `after_sequence` that have happened, then each as it happens."""
+        request = scheduler_pb2.WatchCampaignRequest(campaign=campaign, after_sequence=after_sequence)
+        yield from self.stream(lambda _: self._stub.WatchCampaign(request))
+
+
+def _or_new(request_id: str | None) -> str:
+    return uuid.uuid4().hex if request_id is None else request_id

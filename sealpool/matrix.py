@@ -1,0 +1,48 @@
+"""Matrix on the wire, arrays in memory."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sealpool.errors import InvalidArgument
+from sealpool.types import Vectors
+from sealpool.v1 import common_pb2
+
+_DTYPES: dict[common_pb2.DType.ValueType, np.dtype[np.floating]] = {
+    common_pb2.DTYPE_FLOAT32: np.dtype("<f4"),
+    common_pb2.DTYPE_FLOAT16: np.dtype("<f2"),
+}
+_NAMES: dict[np.dtype[np.floating], common_pb2.DType.ValueType] = {
+    np.dtype("<f4"): common_pb2.DTYPE_FLOAT32,
+    np.dtype("<f2"): common_pb2.DTYPE_FLOAT16,
+}
+
+
+def to_matrix(array: NDArray[np.floating]) -> common_pb2.Matrix:
+    """Encode (n, d) float16 or float32 as it is; any other float as float32."""
+    if array.dtype not in _NAMES:
+        array = array.astype("<f4")
+    rows, columns = array.shape
+    return common_pb2.Matrix(
+        data=np.ascontiguousarray(array).tobytes(), dtype=_NAMES[array.dtype], rows=rows, columns=columns
+    )
+
+
+def from_matrix(matrix: common_pb2.Matrix, *, field: str = "vectors") -> Vectors:
+    """Decode to (rows, columns) float32. A float32 matrix is a read-only view of the message's bytes.
+
+    Raises
+    ------
+    InvalidArgument
+        Unknown dtype, or a number of bytes that is not rows × columns × size.
+    """
+    dtype = _DTYPES.get(matrix.dtype)
+    if dtype is None:
+        raise InvalidArgument(f"{field}.dtype", "is not DTYPE_FLOAT32 or DTYPE_FLOAT16")
+    expected = matrix.rows * matrix.columns * dtype.itemsize
+    if len(matrix.data) != expected:
+        raise InvalidArgument(
+            f"{field}.data",
+            f"has {len(matrix.data):,} bytes; {matrix.rows:,} × {matrix.columns:,} {dtype.name} take {expected:,}",
+        )
+    array = np.frombuffer(matrix.data, dtype).reshape(matrix.rows, matrix.columns)
+    return array.astype(np.float32, copy=False)

@@ -1,0 +1,173 @@
+"""A gRPC server with health, reflection, metrics and a staged stop."""
+
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
+from wsgiref.simple_server import WSGIServer
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry, start_http_server
+
+from sealpool.runtime.calls import Admission, CallInterceptor
+from sealpool.runtime.logs import Logger
+from sealpool.runtime.metrics import CallMetrics
+from sealpool.runtime.settings import ServiceSettings
+
+_SPARE_THREADS = 8
+"""Beyond the permits: for health, reflection, and for telling a caller that there is no permit left."""
+
+
+class ServiceServer:
+    """One service's gRPC server.
+
+    Add servicers to `grpc_server`, then `start`, then `set_serving` once ready, then `wait_until_stopped`.
+
+    Stopping is staged, and asking twice does no harm: health says NOT_SERVING and new calls are refused with
+    UNAVAILABLE; the `on_drain` callbacks run; calls under way get `grace_s` to end, and are cancelled after that; the
+    `on_close` callbacks run, last added first.
+
+    Parameters
+    ----------
+    settings
+        Where to listen, and the limits.
+    service
+        "index_server", "learner" or "scheduler": prefix of the metrics.
+    descriptors
+        The gRPC services served, for reflection and health.
+    """
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        *,
+        service: str,
+        descriptors: Sequence[ServiceDescriptor],
+        registry: CollectorRegistry,
+        log: Logger,
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._log = log
+        self._names = [descriptor.full_name for descriptor in descriptors]
+        self._admission = Admission(settings.max_concurrent_calls)
+        self.grpc_server = grpc.server(
+            ThreadPoolExecutor(settings.max_concurrent_calls + _SPARE_THREADS, thread_name_prefix="call"),
+            interceptors=[CallInterceptor(admission=self._admission, metrics=CallMetrics(service, registry), log=log)],
+            options=[
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.max_send_message_length", -1),  # answers are chunked by the services themselves
+                ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a helper
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ],
+        )
+        self._health = health.HealthServicer()
+        self._drain_callbacks: list[Callable[[], None]] = []
+        self._close_callbacks: list[Callable[[], None]] = []
+        self._stop_asked = threading.Event()
+        self._stopped = threading.Event()
+        self._metrics_server: tuple[WSGIServer, threading.Thread] | None = None
+        self.address = ""
+        self.metrics_address = ""
+
+    def on_drain(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when stopping begins, before calls under way have ended."""
+        self._drain_callbacks.append(callback)
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Call `callback` after the last call has ended."""
+        self._close_callbacks.append(callback)
+
+    def start(self) -> None:
+        """Bind and answer; health says NOT_SERVING until `set_serving`.
+
+        Raises
+        ------
+        RuntimeError
+            The address cannot be bound.
+        """
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc_server)
+        reflection.enable_server_reflection(
+            [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self.grpc_server
+        )
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self.address = self._bind()
+        self.metrics_address = self._start_metrics()
+        self.grpc_server.start()
+        self._log.info("listening", address=self.address, metrics_address=self.metrics_address)
+
+    def set_serving(self) -> None:
+        """Say SERVING to health checks."""
+        if not self._stop_asked.is_set():
+            self._set_health(health_pb2.HealthCheckResponse.SERVING)
+            self._log.info("serving", address=self.address)
+
+    def wait_until_stopped(self) -> None:
+        """Return after SIGTERM, SIGINT or `stop`, when everything is closed. Call from the main thread."""
+
+        def ask(signal_number: int, _frame: FrameType | None) -> None:
+            self._log.info("stop asked", signal=signal.Signals(signal_number).name)
+            self._stop_asked.set()
+
+        previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            self._stop_asked.wait()
+            self.stop()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def stop(self) -> None:
+        """Stop in stages and return when everything is closed."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        self._stop_asked.set()
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._admission.stop()
+        for callback in self._drain_callbacks:
+            callback()
+        self.grpc_server.stop(self._settings.grace_s).wait()
+        for callback in reversed(self._close_callbacks):
+            callback()
+        if self._metrics_server is not None:
+            server, thread = self._metrics_server
+            server.shutdown()
+            server.server_close()
+            thread.join()
+        self._log.info("stopped")
+
+    def _set_health(self, status: "health_pb2.HealthCheckResponse.ServingStatus.ValueType") -> None:
+        for name in ("", *self._names):
+            self._health.set(name, status)
+
+    def _bind(self) -> str:
+        listen = self._settings.listen
+        if self._settings.tls_certificate is None or self._settings.tls_key is None:
+            port = self.grpc_server.add_insecure_port(listen)
+        else:
+            port = self.grpc_server.add_secure_port(listen, self._credentials())
+        return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+
+    def _credentials(self) -> grpc.ServerCredentials:
+        settings = self._settings
+        if settings.tls_certificate is None or settings.tls_key is None:
+            raise AssertionError("TLS without a certificate")
+        client_ca = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
+        return grpc.ssl_server_credentials(
+            [(settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())],
+            root_certificates=client_ca,
+            require_client_auth=client_ca is not None,
+        )
+
+    def _start_metrics(self) -> str:
+        if not self._settings.metrics_listen:
+            return ""
+        host, _, port = self._settings.metrics_listen.rpartition(":")
+        self._metrics_server = start_http_server(int(port), addr=host.strip("[]"), registry=self._registry)
+        return f"{host}:{self._metrics_server[0].server_port}"

@@ -1,0 +1,147 @@
+"""Settings: flags over environment over a YAML file over defaults, checked whole at start."""
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import Field, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+MEBIBYTE = 1 << 20
+
+
+class ServiceSettings(BaseSettings):
+    """What every service can be told. A service subclasses it, with defaults for `listen` and `data_dir`.
+
+    The environment variable of a setting is SEALPOOL_<SERVICE>_<SETTING>, its flag --<setting> with hyphens.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", cli_kebab_case=True, cli_implicit_flags=True, cli_hide_none_type=True
+    )
+    yaml_file: ClassVar[Path | None] = None
+
+    listen: str = Field(
+        "127.0.0.1:0",
+        description="host:port of the gRPC server; port 0 takes a free one, which the log names. Beyond loopback it "
+        "needs TLS, or --insecure.",
+    )
+    metrics_listen: str = Field(
+        "127.0.0.1:0", description='host:port where Prometheus scrapes /metrics over HTTP; "" turns it off.'
+    )
+    data_dir: Path = Field(
+        Path(".sealpool"), description="Everything this service keeps. Put it on a disk that honours fsync."
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file with the server's certificate chain. With tls_key, turns TLS on."
+    )
+    tls_key: Path | None = Field(None, description="PEM file with the private key of tls_certificate.")
+    tls_client_ca: Path | None = Field(
+        None,
+        description="PEM file of the authority whose client certificates are accepted; asks every client for one.",
+    )
+    insecure: bool = Field(
+        False,
+        description="Listen beyond loopback without TLS. Only where a mesh or a firewall does what TLS would.",
+    )
+    max_message_bytes: int = Field(
+        16 * MEBIBYTE,
+        ge=MEBIBYTE,
+        le=512 * MEBIBYTE,
+        description="Largest gRPC message taken. Larger ones save calls and cost this much memory for each call under "
+        "way; a client's chunks must fit.",
+    )
+    max_concurrent_calls: int = Field(
+        64,
+        ge=1,
+        le=4096,
+        description="Calls served at once; one more is refused with RESOURCE_EXHAUSTED at once. Each holds a thread. "
+        "Raise it for many watchers, lower it where memory is short.",
+    )
+    grace_s: float = Field(
+        20.0,
+        ge=0,
+        le=3600,
+        description="Seconds that calls under way get to end after SIGTERM. Keep it under the platform's own limit "
+        "(Kubernetes: terminationGracePeriodSeconds).",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="debug adds one line a call; warning keeps only what wants a look."
+    )
+    log_format: Literal["json", "console"] = Field(
+        "json", description="json, one object a line, for machines; console for eyes."
+    )
+
+    @model_validator(mode="after")
+    def _check_exposure(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        if not (self.insecure or self.tls_certificate or is_loopback(self.listen)):
+            raise ValueError(f"listen={self.listen} is beyond loopback: give tls_certificate and tls_key, or insecure")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - not read: a .env found by chance is a trap
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put a YAML file, if one was named, below the environment."""
+        yaml = (YamlConfigSettingsSource(settings_cls, cls.yaml_file),) if cls.yaml_file else ()
+        return (init_settings, env_settings, *yaml)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether host:port can be reached from this machine alone. A Unix socket can."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
+
+
+def load_settings(cls: type[SettingsT], argv: Sequence[str], *, program: str) -> SettingsT:
+    """Read the settings of a service: flags in `argv`, then the environment, then the YAML file of --config.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        A value is out of range or unknown; the message names it.
+    SystemExit
+        For --help, and for flags that do not exist.
+    """
+    config, flags = _take_config(list(argv))
+    if config is not None and not config.is_file():
+        raise SystemExit(f"{program}: --config {config}: no such file")
+    configured = type(cls.__name__, (cls,), {"yaml_file": config, "__doc__": cls.__doc__, "__module__": cls.__module__})
+    source: CliSettingsSource[Any] = CliSettingsSource(configured, cli_prog_name=program, cli_parse_args=flags)
+    settings: SettingsT = configured(_cli_settings_source=source)
+    return settings
+
+
+def _take_config(argv: list[str]) -> tuple[Path | None, list[str]]:
+    for position, argument in enumerate(argv):
+        if argument.startswith("--config="):
+            return Path(argument.removeprefix("--config=")), argv[:position] + argv[position + 1 :]
+        if argument == "--config" and position + 1 < len(argv):
+            return Path(argv[position + 1]), argv[:position] + argv[position + 2 :]
+    return None, argv

@@ -1,0 +1,34 @@
+"""The one table from errors to gRPC status."""
+
+import grpc
+
+from sealpool import errors
+
+STATUS_OF: dict[type[errors.SealpoolError], grpc.StatusCode] = {
+    errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.Cancelled: grpc.StatusCode.CANCELLED,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.InternalError: grpc.StatusCode.INTERNAL,
+}
+
+
+def status_of(error: errors.SealpoolError) -> grpc.StatusCode:
+    """Return the status of an error, or of the nearest class above it in the tree."""
+    for cls in type(error).__mro__:
+        if cls in STATUS_OF:
+            return STATUS_OF[cls]
+    return grpc.StatusCode.INTERNAL
+
+
+def trailing_metadata_of(error: errors.SealpoolError) -> tuple[tuple[str, str], ...]:
+    """Return what tells a client the kind of error and the field at fault."""
+    kind = next((cls.__name__ for cls in type(error).__mro__ if cls in STATUS_OF), "InternalError")
+    field = (("sealpool-field", error.field),) if error.field.isascii() and error.field else ()
+    return (("sealpool-error", kind), *field)
