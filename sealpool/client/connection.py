@@ -100,7 +100,7 @@ def to_error(error: grpc.RpcError, target: str) -> errors.SealpoolError:
         message = f"{target} is unavailable: {message}"
     elif cls is errors.DeadlineExceeded:
         message = f"{target} did not answer in time"
-    fields = [str(entry[1]) for entry in error.trailing_metadata() or () if entry[0] == "sealpool-field"]
+    fields = [str(entry.value) for entry in error.trailing_metadata() or () if entry.key == "sealpool-field"]
     return _rebuild(cls, message, field=fields[0] if fields else "")
 
 

@@ -21,6 +21,8 @@ from sealpool.runtime.settings import ServiceSettings
 _SPARE_THREADS = 8
 """Beyond the permits: for health, reflection, and for telling a caller that there is no permit left."""
 
+_SIGNAL_CHECK_S = 0.2
+
 
 class ServiceServer:
     """One service's gRPC server.
@@ -88,16 +90,20 @@ class ServiceServer:
 
         Raises
         ------
-        RuntimeError
-            The address cannot be bound.
+        SystemExit
+            An address cannot be bound: said in one line.
         """
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc_server)
         reflection.enable_server_reflection(
             [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self.grpc_server
         )
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self.address = self._bind()
-        self.metrics_address = self._start_metrics()
+        try:
+            self.address = self._bind()
+            self.metrics_address = self._start_metrics()
+        except (RuntimeError, OSError) as error:
+            wanted = f"{self._settings.listen} and {self._settings.metrics_listen or 'no metrics'}"
+            raise SystemExit(f"cannot listen on {wanted}: {error}") from error
         self.grpc_server.start()
         self._log.info("listening", address=self.address, metrics_address=self.metrics_address)
 
@@ -116,7 +122,9 @@ class ServiceServer:
 
         previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            self._stop_asked.wait()
+            # A bare wait() is not woken by a signal that the kernel gave to another thread.
+            while not self._stop_asked.wait(_SIGNAL_CHECK_S):
+                pass
             self.stop()
         finally:
             for number, handler in previous.items():

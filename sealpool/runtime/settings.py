@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
@@ -13,6 +13,9 @@ from pydantic_settings import (
     SettingsConfigDict,
     YamlConfigSettingsSource,
 )
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 MEBIBYTE = 1 << 20
 
@@ -124,18 +127,24 @@ def load_settings(cls: type[SettingsT], argv: Sequence[str], *, program: str) ->
 
     Raises
     ------
-    pydantic.ValidationError
-        A value is out of range or unknown; the message names it.
     SystemExit
-        For --help, and for flags that do not exist.
+        For --help, and, with a line for each setting at fault, where settings are unknown or out of range.
     """
     config, flags = _take_config(list(argv))
     if config is not None and not config.is_file():
         raise SystemExit(f"{program}: --config {config}: no such file")
     configured = type(cls.__name__, (cls,), {"yaml_file": config, "__doc__": cls.__doc__, "__module__": cls.__module__})
     source: CliSettingsSource[Any] = CliSettingsSource(configured, cli_prog_name=program, cli_parse_args=flags)
-    settings: SettingsT = configured(_cli_settings_source=source)
+    try:
+        settings: SettingsT = configured(_cli_settings_source=source)
+    except ValidationError as error:
+        raise SystemExit("\n".join(f"{program}: {_in_words(fault)}" for fault in error.errors())) from None
     return settings
+
+
+def _in_words(fault: "ErrorDetails") -> str:
+    setting = ".".join(str(part) for part in fault["loc"])
+    return f"{setting}: {fault['msg']}" if setting else fault["msg"].removeprefix("Value error, ")
 
 
 def _take_config(argv: list[str]) -> tuple[Path | None, list[str]]:

@@ -1,0 +1,43 @@
+"""The error tree and the one table to gRPC status."""
+
+import inspect
+
+import grpc
+
+from sealpool import errors
+from sealpool.client.connection import _CODES
+from sealpool.runtime.status import STATUS_OF, status_of, trailing_metadata_of
+
+
+def leaves() -> list[type[errors.SealpoolError]]:
+    classes = [cls for _, cls in inspect.getmembers(errors, inspect.isclass)]
+    return [cls for cls in classes if issubclass(cls, errors.SealpoolError) and cls is not errors.SealpoolError]
+
+
+def test_every_error_has_a_status_of_its_own() -> None:
+    assert set(STATUS_OF) == set(leaves())
+    assert len(set(STATUS_OF.values())) == len(STATUS_OF)
+
+
+def test_the_client_raises_what_the_service_raised() -> None:
+    for cls, code in STATUS_OF.items():
+        assert _CODES.get(code, errors.InternalError) is cls
+
+
+def test_the_tree_in_the_docstring_names_every_error() -> None:
+    for cls in leaves():
+        assert f"─ {cls.__name__} " in (errors.__doc__ or "")
+
+
+def test_a_subclass_is_told_as_the_error_it_extends() -> None:
+    class NoSuchPool(errors.NotFound):
+        pass
+
+    error = NoSuchPool("pool", "x")
+    assert status_of(error) is grpc.StatusCode.NOT_FOUND
+    assert trailing_metadata_of(error) == (("sealpool-error", "NotFound"), ("sealpool-field", "pool"))
+
+
+def test_many_unknown_names_are_counted_and_not_all_shown() -> None:
+    error = errors.NotFound("item", *(f"i{number}" for number in range(8)))
+    assert error.message == "no such item: 'i0', 'i1', 'i2', 'i3', 'i4' and 3 more"
