@@ -66,7 +66,7 @@ class ServiceProcess:
         """How the process ended; None while it runs, or if it was never started."""
         return None if self._process is None else self._process.poll()
 
-    def wait_until_killed(self, timeout_s: float = 60.0) -> None:
+    def wait_until_killed(self, timeout_s: float = 30.0) -> None:
         """Return once the process has died of SIGKILL."""
         if self._process is None:
             raise AssertionError(f"{self.module} was not started")
