@@ -1,9 +1,11 @@
 """A gRPC server with health, reflection, metrics and a staged stop."""
 
+import contextlib
 import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
 from types import FrameType
 from wsgiref.simple_server import WSGIServer
 
@@ -72,6 +74,7 @@ class ServiceServer:
         self._drain_callbacks: list[Callable[[], None]] = []
         self._close_callbacks: list[Callable[[], None]] = []
         self._stop_asked = threading.Event()
+        self._stop_reasons: SimpleQueue[str] = SimpleQueue()
         self._stopped = threading.Event()
         self._metrics_server: tuple[WSGIServer, threading.Thread] | None = None
         self.address = ""
@@ -117,18 +120,23 @@ class ServiceServer:
         """Return after SIGTERM, SIGINT or `stop`, when everything is closed. Call from the main thread."""
 
         def ask(signal_number: int, _frame: FrameType | None) -> None:
-            self._log.info("stop asked", signal=signal.Signals(signal_number).name)
-            self._stop_asked.set()
+            # No lock may be taken here: what the signal interrupted may hold that of the log or of an Event, as may
+            # the handler of an earlier signal. SimpleQueue.put is made for this.
+            self._stop_reasons.put(signal.Signals(signal_number).name)
 
         previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            # A bare wait() is not woken by a signal that the kernel gave to another thread.
-            while not self._stop_asked.wait(_SIGNAL_CHECK_S):
-                pass
+            self._log.info("stop asked", reason=self._next_stop_reason())
             self.stop()
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+    def _next_stop_reason(self) -> str:
+        while True:
+            # A bare get() is not woken by a signal that the kernel gave to another thread.
+            with contextlib.suppress(Empty):
+                return self._stop_reasons.get(timeout=_SIGNAL_CHECK_S)
 
     def stop(self) -> None:
         """Stop in stages and return when everything is closed."""
@@ -136,6 +144,7 @@ class ServiceServer:
             return
         self._stopped.set()
         self._stop_asked.set()
+        self._stop_reasons.put("stop()")
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._admission.stop()
         for callback in self._drain_callbacks:

@@ -310,9 +310,10 @@ class ModelSpec(_message.Message):
     name: _builtins.str
     """In the learner's registry: "logistic_regression". "" means that."""
     l2: _builtins.float
-    """Weight of the squared-norm penalty, ≥ 0. 0 means the model's default (1.0 as in"""
+    """Weight of the squared-norm penalty, ≥ 0: ½·l2·‖w‖² beside the sum of the losses, which is"""
     max_iterations: _builtins.int
-    """scikit-learn's C = 1: ½·l2·‖w‖² beside the sum of the losses).
+    """scikit-learn's C = 1 / l2. 0 means the model's default: 0.01 of the mean squared length
+    of the labelled vectors, so that their scale does not matter.
     0 means the model's default (200). At most 10,000.
     """
     class_weight: Global___ClassWeight.ValueType

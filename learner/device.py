@@ -1,0 +1,73 @@
+"""Where models and candidates are computed with."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+
+from learner.candidates import Candidates
+
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+
+
+def resolve_device(choice: DeviceChoice) -> torch.device:
+    """Return the device; `auto` is CUDA where torch finds it.
+
+    Raises
+    ------
+    RuntimeError
+        `cuda` was asked for and torch finds none.
+    """
+    available = torch.cuda.is_available()
+    if choice == "cuda" and not available:
+        raise RuntimeError("device=cuda, but torch finds no CUDA device: set device to auto or cpu")
+    return torch.device("cuda" if available and choice != "cpu" else "cpu")
+
+
+def gpu_memory() -> Mapping[str, int]:
+    """Return the bytes that torch holds on each GPU it has used."""
+    if not torch.cuda.is_available():
+        return {}
+    return {f"cuda:{number}": torch.cuda.memory_reserved(number) for number in range(torch.cuda.device_count())}
+
+
+class Mirror:
+    """A copy of a campaign's candidate vectors on a device, brought up to date by the slots that changed.
+
+    On the CPU it is the vectors themselves, nothing is copied. Past `limit_bytes` it keeps nothing, and each batch
+    travels when it is scored.
+    """
+
+    def __init__(self, device: torch.device, *, limit_bytes: int) -> None:
+        self._device = device
+        self._limit = limit_bytes
+        self._copy: torch.Tensor | None = None
+
+    def rows(self, candidates: Candidates, start: int, stop: int) -> torch.Tensor:
+        """Return the vectors of slots start to stop − 1 on the device. `sync` came before."""
+        if self._copy is not None:
+            return self._copy[start:stop]
+        return torch.from_numpy(candidates.vectors[start:stop]).to(self._device)
+
+    def sync(self, candidates: Candidates) -> None:
+        """Take over what changed since the last call."""
+        changed = candidates.take_changed_slots()
+        if self._device.type == "cpu" or candidates.vectors.nbytes > self._limit:
+            self._copy = None
+            return
+        size, dimension = candidates.vectors.shape
+        if self._copy is None or self._copy.shape[1] != dimension:
+            changed = np.arange(size)
+            self._copy = torch.empty(0, dimension, device=self._device)
+        if len(self._copy) < size:
+            room = max(size, 2 * len(self._copy)) - len(self._copy)
+            self._copy = torch.cat([self._copy, torch.empty(room, dimension, device=self._device)])
+        for start in range(0, len(changed), _BLOCK):
+            slots = changed[start : start + _BLOCK]
+            places = torch.from_numpy(slots).to(self._device)
+            self._copy[places] = torch.from_numpy(candidates.vectors[slots]).to(self._device)
+
+
+_BLOCK = 65_536
+"""Rows sent to the device at once."""

@@ -1,0 +1,173 @@
+"""Evaluate: the quality of a checkpoint on held-out items."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from learner.checkpoints import CheckpointStore
+from learner.metrics import LearnerMetrics
+from learner.ports import CancelCheck, Classifier, Index
+from learner.predicting import predict
+from learner.problem import Problem, Targets, check_labels, encode_targets
+from learner.selecting import check_dimension
+from learner.vectors import VectorReader
+from sealpool.errors import Cancelled, FailedPrecondition
+from sealpool.types import LabelledItems, Vectors
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassQuality:
+    """Quality in one class; NaN where a number has no meaning. As in the proto."""
+
+    name: str
+    support: int
+    average_precision: float
+    roc_auc: float
+    f1: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quality:
+    """Quality over all classes. As in the proto."""
+
+    items: int
+    accuracy: float
+    macro_f1: float
+    micro_f1: float
+    macro_roc_auc: float
+    mean_average_precision: float
+    classes: tuple[ClassQuality, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """A quality, and what it was measured on. `positives_found` (c) counts the examples trained on."""
+
+    quality: Quality
+    positives_found: tuple[int, ...]
+    missing: int
+    seconds: float
+    pool_version: int
+
+
+def measure(problem: Problem, probabilities: NDArray[np.float32], targets: Targets) -> Quality:
+    """Compare probabilities (n, c) with the truth, n ≥ 1.
+
+    The prediction is the most likely class, or for multi-label every class over 0.5. Average precision and ROC-AUC
+    are of one class against the rest, and NaN unless the class has both a positive and a negative. F1 is NaN where a
+    class is neither there nor predicted. Means leave NaN out.
+    """
+    if problem.multilabel:
+        truth: NDArray[np.bool_] = targets.astype(np.bool_)
+        predicted = probabilities > 0.5
+    else:
+        columns = np.arange(len(problem.classes))
+        truth = targets[:, None] == columns
+        predicted = probabilities.argmax(axis=1)[:, None] == columns
+    supports = truth.sum(axis=0)
+    ranked = [
+        _ranking(truth[:, column], probabilities[:, column]) if 0 < support < len(truth) else (np.nan, np.nan)
+        for column, support in enumerate(supports)
+    ]
+    f1 = np.atleast_1d(f1_score(truth, predicted, average=None, zero_division=np.nan))
+    average_precision, roc_auc = np.array(ranked).T
+    return Quality(
+        items=len(truth),
+        accuracy=float((truth == predicted).all(axis=1).mean()),
+        macro_f1=_mean(f1),
+        micro_f1=_micro_f1(truth, predicted),
+        macro_roc_auc=_mean(roc_auc),
+        mean_average_precision=_mean(average_precision),
+        classes=tuple(
+            ClassQuality(name=name, support=int(support), average_precision=float(ap), roc_auc=float(auc), f1=float(f))
+            for name, support, ap, auc, f in zip(problem.classes, supports, average_precision, roc_auc, f1, strict=True)
+        ),
+    )
+
+
+def _ranking(truth: NDArray[np.bool_], scores: NDArray[np.float32]) -> tuple[float, float]:
+    return float(average_precision_score(truth, scores)), float(roc_auc_score(truth, scores))
+
+
+def _micro_f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
+    total = int(truth.sum() + predicted.sum())
+    return 2 * int((truth & predicted).sum()) / total if total else float("nan")
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+class Evaluator:
+    """Measures checkpoints. Safe to share between threads."""
+
+    def __init__(
+        self,
+        index: Index,
+        *,
+        reader: VectorReader,
+        checkpoints: CheckpointStore,
+        device: torch.device,
+        metrics: LearnerMetrics,
+        batch_rows: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._index = index
+        self._reader = reader
+        self._checkpoints = checkpoints
+        self._device = device
+        self._metrics = metrics
+        self._batch_rows = batch_rows
+        self._clock = clock
+
+    def evaluate(
+        self, campaign: str, round_number: int, pool_name: str, examples: LabelledItems, *, cancelled: CancelCheck
+    ) -> Evaluation:
+        """Measure the model of a round on labelled items of a pool.
+
+        Raises
+        ------
+        NotFound
+            No such pool or checkpoint.
+        InvalidArgument
+            Labels that do not fit the model's task, or a pool of another dimension.
+        FailedPrecondition
+            No example is left in the pool, or the checkpoint cannot be read.
+        Cancelled
+            The caller left.
+        """
+        started = self._clock()
+        pool = self._index.get_pool(pool_name)
+        checkpoint = self._checkpoints.load(campaign, round_number)
+        problem = checkpoint.info.problem
+        check_labels(problem, examples.labels)
+        check_dimension("header.pool", pool, checkpoint)
+        found = self._reader.read(pool, examples.ids)
+        if not len(found.rows):
+            raise FailedPrecondition(f"none of the {len(examples):,} examples is in pool {pool_name!r}")
+        probabilities = self._probabilities(checkpoint.classifier, found.vectors, cancelled)
+        labels: Sequence[Sequence[int]] = [examples.labels[row] for row in found.rows]
+        quality = measure(problem, probabilities, encode_targets(problem, labels))
+        seconds = self._clock() - started
+        self._metrics.observe("evaluate", seconds)
+        return Evaluation(
+            quality=quality,
+            positives_found=checkpoint.info.class_counts,
+            missing=len(examples) - len(found.rows),
+            seconds=seconds,
+            pool_version=pool.version,
+        )
+
+    def _probabilities(self, classifier: Classifier, vectors: Vectors, cancelled: CancelCheck) -> NDArray[np.float32]:
+        parts = []
+        for start in range(0, len(vectors), self._batch_rows):
+            if cancelled():
+                raise Cancelled("the caller left while the model was evaluated")
+            parts.append(predict(classifier, vectors[start : start + self._batch_rows], self._device))
+        return np.concatenate(parts)

@@ -1,0 +1,159 @@
+"""The candidates that the learner holds of each campaign, and how they are brought up to date."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from learner.candidates import Candidates
+from learner.device import Mirror
+from learner.ports import CandidateUpdate, Index
+from sealpool.errors import NotFound
+from sealpool.types import ItemId
+from sealpool.v1 import common_pb2, index_pb2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledSet:
+    """The labelled set of a round: each id, and whether it brings its neighbours in. `excluded` is never picked."""
+
+    expands: Mapping[ItemId, bool]
+    excluded: Sequence[ItemId]
+
+
+class HeldCampaign:
+    """What the learner holds of one campaign in one pool. One thread at a time.
+
+    `told` are the labelled ids that the index server knows; it passes over what it was told before. `added` and
+    `removed` count what changed in `round`.
+    """
+
+    def __init__(self, created_ns: int, mirror: Mirror) -> None:
+        self.created_ns = created_ns
+        self.mirror = mirror
+        self.candidates = Candidates()
+        self.told: set[ItemId] = set()
+        self.round = -1
+        self.added = 0
+        self.removed = 0
+
+
+class HeldCampaigns:
+    """All campaigns held, within a limit of memory. Safe to share between threads.
+
+    Parameters
+    ----------
+    limit_bytes
+        Candidates of all campaigns together. The campaign in use stays whatever it takes; the others go, the least
+        recently used first, and are read from the index server again when they are needed.
+    device_limit_bytes
+        Candidates of one campaign on a GPU.
+    """
+
+    def __init__(self, device: torch.device, *, limit_bytes: int, device_limit_bytes: int) -> None:
+        self._device = device
+        self._limit = limit_bytes
+        self._device_limit = device_limit_bytes
+        self._guard = threading.Lock()
+        self._held: OrderedDict[tuple[str, str], HeldCampaign] = OrderedDict()
+
+    def sizes(self) -> Mapping[str, int]:
+        """Return how many candidates of each campaign are held."""
+        with self._guard:
+            return {name: len(held.candidates) for (_, name), held in self._held.items()}
+
+    def nbytes(self) -> int:
+        """Return the memory of all candidates."""
+        with self._guard:
+            return sum(held.candidates.nbytes for held in self._held.values())
+
+    def get(self, pool: index_pb2.Pool, campaign: str) -> HeldCampaign:
+        """Return what is held of a campaign: nothing, if its pool was made anew since."""
+        key, created_ns = (pool.spec.name, campaign), pool.created_at.ToNanoseconds()
+        with self._guard:
+            held = self._held.get(key)
+            if held is None or held.created_ns != created_ns:
+                mirror = Mirror(self._device, limit_bytes=self._device_limit)
+                held = self._held[key] = HeldCampaign(created_ns, mirror)
+            self._held.move_to_end(key)
+            return held
+
+    def shrink(self) -> None:
+        """Go back under the limit, keeping the campaign used last."""
+        with self._guard:
+            total = sum(held.candidates.nbytes for held in self._held.values())
+            while total > self._limit and len(self._held) > 1:
+                _, held = self._held.popitem(last=False)
+                total -= held.candidates.nbytes
+
+
+class Expander:
+    """Tells the index server what was labelled, and applies what it answers.
+
+    Parameters
+    ----------
+    told_per_call
+        Labelled ids in one call to the index server, at most.
+    """
+
+    def __init__(self, index: Index, *, told_per_call: int) -> None:
+        self._index = index
+        self._told_per_call = told_per_call
+
+    def expand(
+        self,
+        held: HeldCampaign,
+        labelled: Mapping[ItemId, bool],
+        *,
+        pool: str,
+        campaign: str,
+        round_number: int,
+        policy: common_pb2.PolicySpec,
+    ) -> CandidateUpdate:
+        """Bring `held` to the index server's present version, and return its last answer.
+
+        Only what it was not told is sent. Where it begins the candidate pool anew (it answers from version 0 though we
+        held a later one) it has forgotten what it was told, and is told everything.
+        """
+        if held.round != round_number:
+            held.round, held.added, held.removed = round_number, 0, 0
+
+        def ask(ids: Sequence[ItemId], sources: Sequence[ItemId]) -> CandidateUpdate:
+            return self._index.expand_candidates(
+                pool,
+                campaign,
+                ids,
+                policy=policy,
+                expand_from_ids=sources,
+                held_version=held.candidates.version,
+            )
+
+        def tell_some(ids: Sequence[ItemId]) -> CandidateUpdate:
+            sources = [item_id for item_id in ids if labelled[item_id]]
+            try:
+                return ask(ids, sources)
+            except NotFound:
+                # An item that was deleted after it was labelled has no neighbours to bring; the others have.
+                return ask(ids, self._index.get_items(pool, sources, vectors=False, allow_missing=True).ids)
+
+        def tell(ids: Sequence[ItemId]) -> tuple[CandidateUpdate, bool]:
+            anew = False
+            for start in range(0, max(len(ids), 1), self._told_per_call):
+                some = ids[start : start + self._told_per_call]
+                held_version = held.candidates.version
+                update = tell_some(some)
+                anew |= held_version > 0 and update.base_version == 0
+                held.candidates.apply(update)
+                held.told.update(some)
+                held.added += update.info.added
+                held.removed += update.info.removed
+            return update, anew
+
+        ids = sorted(labelled)
+        update, anew = tell([item_id for item_id in ids if item_id not in held.told])
+        if anew:
+            held.told.clear()
+            update, _ = tell(ids)
+        return update

@@ -1,0 +1,245 @@
+"""Messages of the wire into plain Python, checked, and answers back."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from learner.encoders import EmbedOptions, Pooling
+from learner.evaluation import Evaluation
+from learner.expansion import LabelledSet
+from learner.ports import DensityOver, ModelOptions, StrategyOptions
+from learner.problem import Problem, Task, check_problem
+from learner.selecting import Origin, Selection, SelectOrder
+from learner.training import TrainOrder, TrainOutcome
+from sealpool.batches import from_labelled_batch
+from sealpool.errors import InvalidArgument, ResourceExhausted
+from sealpool.types import ItemId, LabelledItems
+from sealpool.v1 import common_pb2, learner_pb2
+from sealpool.validation import check_ids, check_name
+
+MAX_ITERATIONS = 10_000
+
+_TASKS = {
+    common_pb2.TASK_KIND_BINARY: Task.BINARY,
+    common_pb2.TASK_KIND_MULTICLASS: Task.MULTICLASS,
+    common_pb2.TASK_KIND_MULTILABEL: Task.MULTILABEL,
+}
+_CLASS_WEIGHTS = {
+    common_pb2.CLASS_WEIGHT_UNSPECIFIED: False,
+    common_pb2.CLASS_WEIGHT_NONE: False,
+    common_pb2.CLASS_WEIGHT_BALANCED: True,
+}
+_DENSITIES = {
+    common_pb2.DENSITY_OVER_UNSPECIFIED: DensityOver.CANDIDATES,
+    common_pb2.DENSITY_OVER_CANDIDATES: DensityOver.CANDIDATES,
+    common_pb2.DENSITY_OVER_POOL: DensityOver.POOL,
+}
+_POOLINGS = {
+    learner_pb2.POOLING_UNSPECIFIED: Pooling.MEAN,
+    learner_pb2.POOLING_MEAN: Pooling.MEAN,
+    learner_pb2.POOLING_CLS: Pooling.CLS,
+}
+_ORIGINS = {
+    Origin.CANDIDATE: common_pb2.PICK_ORIGIN_CANDIDATE,
+    Origin.EXPLORATION: common_pb2.PICK_ORIGIN_EXPLORATION,
+    Origin.FILL: common_pb2.PICK_ORIGIN_FILL,
+}
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+RequestT = TypeVar(
+    "RequestT",
+    learner_pb2.TrainRequest,
+    learner_pb2.SelectRequest,
+    learner_pb2.EvaluateRequest,
+    learner_pb2.EmbedRequest,
+)
+
+
+def header_first(requests: Iterable[RequestT]) -> tuple[RequestT, Iterator[RequestT]]:
+    """Return a stream's first message, and all its messages, that one included.
+
+    Raises
+    ------
+    InvalidArgument
+        The first message has no header; or, while the messages are taken, a later one has.
+    """
+    messages = iter(requests)
+    first = next(messages, None)
+    if first is None or not first.HasField("header"):
+        raise InvalidArgument("header", "is missing from the first message")
+
+    def rest() -> Iterator[RequestT]:
+        yield first
+        for message in messages:
+            if message.HasField("header"):
+                raise InvalidArgument("header", "stands in a message after the first")
+            yield message
+
+    return first, rest()
+
+
+def read_examples(
+    requests: Iterable[learner_pb2.TrainRequest | learner_pb2.EvaluateRequest], *, limit: int
+) -> LabelledItems:
+    """Gather the labelled items of a stream."""
+    ids: list[ItemId] = []
+    labels: list[Sequence[int]] = []
+    seen: set[str] = set()
+    for request in requests:
+        batch = from_labelled_batch(request.examples)
+        ids += check_ids("examples.ids", batch.ids, seen=seen)
+        labels += batch.labels
+        _check_count("examples.ids", len(ids), limit)
+    return LabelledItems(ids=ids, labels=labels)
+
+
+def read_labelled_set(requests: Iterable[learner_pb2.SelectRequest], *, limit: int) -> LabelledSet:
+    """Gather the labelled and excluded ids of a Select."""
+    expands: dict[ItemId, bool] = {}
+    excluded: list[ItemId] = []
+    seen_labelled: set[str] = set()
+    seen_excluded: set[str] = set()
+    for request in requests:
+        ids = check_ids("labelled_ids", request.labelled_ids, seen=seen_labelled)
+        if len(request.expand_from) != len(ids):
+            raise InvalidArgument("expand_from", f"has {len(request.expand_from):,} entries for {len(ids):,} ids")
+        expands.update(zip(ids, request.expand_from, strict=True))
+        excluded += check_ids("excluded_ids", request.excluded_ids, seen=seen_excluded)
+        _check_count("labelled_ids", len(expands), limit)
+        _check_count("excluded_ids", len(excluded), limit)
+    return LabelledSet(expands=expands, excluded=excluded)
+
+
+def _check_count(field: str, count: int, limit: int) -> None:
+    if count > limit:
+        raise ResourceExhausted(f"{field}: more ids", limit=limit, setting="max_examples")
+
+
+def read_train_header(header: learner_pb2.TrainHeader) -> TrainOrder:
+    """Check a Train header and fill in its defaults."""
+    task = _look_up(_TASKS, header.task, "header.task")
+    return TrainOrder(
+        campaign=check_name("header.campaign", header.campaign),
+        round=header.round,
+        pool=check_name("header.pool", header.pool),
+        problem=check_problem(Problem(task=task, classes=tuple(header.classes))),
+        model=_read_model(header.model),
+        seed=header.seed,
+    )
+
+
+def _read_model(model: common_pb2.ModelSpec) -> ModelOptions:
+    if not (math.isfinite(model.l2) and model.l2 >= 0):
+        raise InvalidArgument("header.model.l2", f"{model.l2} is not a finite number of at least 0")
+    if model.max_iterations > MAX_ITERATIONS:
+        raise InvalidArgument("header.model.max_iterations", f"{model.max_iterations:,} is over {MAX_ITERATIONS:,}")
+    return ModelOptions(
+        name=model.name or ModelOptions().name,
+        l2=model.l2,
+        max_iterations=model.max_iterations,
+        balanced=_look_up(_CLASS_WEIGHTS, model.class_weight, "header.model.class_weight"),
+    )
+
+
+def read_select_header(header: learner_pb2.SelectHeader, *, max_batch: int) -> SelectOrder:
+    """Check a Select header and fill in its defaults."""
+    if not 1 <= header.batch_size <= max_batch:
+        raise InvalidArgument(
+            "header.batch_size", f"{header.batch_size:,} is not 1 to {max_batch:,} (setting max_batch)"
+        )
+    if not 0 <= header.exploration <= 1:
+        raise InvalidArgument("header.exploration", f"{header.exploration} is not between 0 and 1")
+    strategy, default = header.strategy, StrategyOptions()
+    return SelectOrder(
+        campaign=check_name("header.campaign", header.campaign),
+        round=header.round,
+        pool=check_name("header.pool", header.pool),
+        strategy=StrategyOptions(
+            name=strategy.name or default.name,
+            base=strategy.base or default.base,
+            beta=strategy.beta if strategy.HasField("beta") else default.beta,
+            density_over=_look_up(_DENSITIES, strategy.density_over, "header.strategy.density_over"),
+            positive_class=strategy.positive_class,
+        ),
+        policy=header.policy,
+        batch_size=header.batch_size,
+        exploration=header.exploration,
+        fill_random=header.fill_random,
+        seed=header.seed,
+    )
+
+
+def read_embed_header(header: learner_pb2.EmbedHeader) -> EmbedOptions:
+    """Check an Embed header."""
+    return EmbedOptions(
+        encoder=header.encoder,
+        pooling=_look_up(_POOLINGS, header.pooling, "header.pooling"),
+        normalize=header.normalize,
+        max_tokens=header.max_tokens,
+    )
+
+
+def _look_up(table: dict[_Key, _Value], key: _Key, field: str) -> _Value:
+    if key not in table:
+        raise InvalidArgument(field, f"{key} is not one of its values")
+    return table[key]
+
+
+def to_train_result(outcome: TrainOutcome) -> learner_pb2.TrainResult:
+    """Encode the result of a training."""
+    info = outcome.info
+    return learner_pb2.TrainResult(
+        examples=info.examples,
+        missing=info.missing,
+        iterations=info.iterations,
+        loss=info.loss,
+        train_seconds=outcome.train_seconds,
+        fetch_seconds=outcome.fetch_seconds,
+        from_checkpoint=outcome.from_checkpoint,
+        pool_version=info.pool_version,
+    )
+
+
+def to_select_response(selection: Selection) -> learner_pb2.SelectResponse:
+    """Encode the batch of a round."""
+    return learner_pb2.SelectResponse(
+        ids=[pick.id for pick in selection.picks],
+        scores=[pick.score for pick in selection.picks],
+        origins=[_ORIGINS[pick.origin] for pick in selection.picks],
+        candidates=selection.info,
+        expand_seconds=selection.expand_seconds,
+        score_seconds=selection.score_seconds,
+        pool_version=selection.pool_version,
+    )
+
+
+def to_evaluate_response(evaluation: Evaluation) -> learner_pb2.EvaluateResponse:
+    """Encode the quality of a model."""
+    quality = evaluation.quality
+    return learner_pb2.EvaluateResponse(
+        quality=common_pb2.Quality(
+            items=quality.items,
+            accuracy=quality.accuracy,
+            macro_f1=quality.macro_f1,
+            micro_f1=quality.micro_f1,
+            macro_roc_auc=quality.macro_roc_auc,
+            mean_average_precision=quality.mean_average_precision,
+            classes=[
+                common_pb2.ClassQuality(
+                    name=one.name,
+                    support=one.support,
+                    average_precision=one.average_precision,
+                    roc_auc=one.roc_auc,
+                    f1=one.f1,
+                    positives_found=found,
+                )
+                for one, found in zip(quality.classes, evaluation.positives_found, strict=True)
+            ],
+        ),
+        missing=evaluation.missing,
+        seconds=evaluation.seconds,
+        pool_version=evaluation.pool_version,
+    )

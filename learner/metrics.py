@@ -1,0 +1,64 @@
+"""The learner's metrics. Calls themselves are counted by sealpool.runtime."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+Phase = Literal["expand", "train", "score", "evaluate", "embed"]
+
+_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+
+class LearnerMetrics:
+    """What is counted as it happens."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._phases = Histogram(
+            "sealpool_learner_phase_seconds",
+            "Time of a phase: expand (the index server's answer), train, score, evaluate, embed.",
+            ["phase"],
+            buckets=_BUCKETS_S,
+            registry=registry,
+        )
+
+    def observe(self, phase: Phase, seconds: float) -> None:
+        """Count one phase that ended."""
+        self._phases.labels(phase).observe(seconds)
+
+
+class SizeCollector(Collector):
+    """Sizes, read when they are scraped.
+
+    Parameters
+    ----------
+    candidates
+        Cached candidates by campaign.
+    memory
+        Bytes of each cache, by name.
+    gpu
+        Bytes of GPU memory in use, by device; empty without a GPU.
+    """
+
+    def __init__(
+        self,
+        *,
+        candidates: Callable[[], Mapping[str, int]],
+        memory: Callable[[], Mapping[str, int]],
+        gpu: Callable[[], Mapping[str, int]],
+    ) -> None:
+        self._gauges = (
+            ("sealpool_learner_cached_candidates", "Candidates held in memory.", "campaign", candidates),
+            ("sealpool_learner_cache_bytes", "Memory of the caches of vectors.", "cache", memory),
+            ("sealpool_learner_gpu_memory_bytes", "GPU memory that torch holds.", "device", gpu),
+        )
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Read every size now."""
+        for name, text, label, read in self._gauges:
+            family = GaugeMetricFamily(name, text, labels=[label])
+            for value, number in read().items():
+                family.add_metric([value], number)
+            yield family

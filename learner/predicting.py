@@ -1,0 +1,106 @@
+"""Predict: class probabilities of items, of vectors, or of a whole pool, in bounded chunks."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from learner.checkpoints import Checkpoint, CheckpointStore
+from learner.ports import Classifier, Index
+from learner.selecting import check_dimension
+from sealpool.types import ItemId, Items, Vectors
+from sealpool.validation import check_vectors
+
+_ROWS_FROM_INDEX = 4096
+_ANSWER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictedChunk:
+    """Probabilities (n, c) float32 of some items; `ids` is empty where vectors were given."""
+
+    ids: Sequence[ItemId]
+    probabilities: NDArray[np.float32]
+    pool_version: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """A model's predictions: `chunks` are computed as they are taken."""
+
+    classes: tuple[str, ...]
+    round: int
+    chunks: Iterator[PredictedChunk]
+
+
+@torch.inference_mode()
+def predict(classifier: Classifier, vectors: Vectors, device: torch.device) -> NDArray[np.float32]:
+    """Return the probabilities (n, c) float32 of vectors (n, d)."""
+    # Vectors that came in a message are a read-only view of it, which torch does not take.
+    rows = torch.from_numpy(np.require(vectors, np.float32, "W")).to(device)
+    probabilities: NDArray[np.float32] = classifier.predict_proba(rows).cpu().numpy()
+    return probabilities
+
+
+class Predictor:
+    """Predicts with checkpoints. Safe to share between threads.
+
+    Every method raises NotFound where there is no such checkpoint or pool, InvalidArgument where vectors have another
+    dimension than the model, and FailedPrecondition where the checkpoint cannot be read.
+    """
+
+    def __init__(self, index: Index, *, checkpoints: CheckpointStore, device: torch.device) -> None:
+        self._index = index
+        self._checkpoints = checkpoints
+        self._device = device
+
+    def of_vectors(self, campaign: str, round_number: int | None, vectors: Vectors) -> Prediction:
+        """Predict vectors (n, d)."""
+        checkpoint = self._load(campaign, round_number)
+        check_vectors("vectors", vectors, dimension=checkpoint.info.dimension)
+        return self._prediction(checkpoint, 0, iter([Items(ids=[], vectors=vectors)]))
+
+    def of_items(self, campaign: str, round_number: int | None, pool_name: str, ids: Sequence[ItemId]) -> Prediction:
+        """Predict items of a pool; an item that it does not have is NotFound, before anything is answered."""
+        checkpoint, version, pool_name = self._with_pool(campaign, round_number, pool_name)
+        first = self._index.get_items(pool_name, ids, vectors=False)  # all there?
+        pieces = (
+            self._index.get_items(pool_name, first.ids[start : start + _ROWS_FROM_INDEX])
+            for start in range(0, len(first), _ROWS_FROM_INDEX)
+        )
+        return self._prediction(checkpoint, version, pieces)
+
+    def of_pool(self, campaign: str, round_number: int | None, pool_name: str) -> Prediction:
+        """Predict every item of a pool."""
+        checkpoint, version, pool_name = self._with_pool(campaign, round_number, pool_name)
+        return self._prediction(checkpoint, version, self._index.scan_items(pool_name))
+
+    def _with_pool(self, campaign: str, round_number: int | None, pool_name: str) -> tuple[Checkpoint, int, str]:
+        checkpoint = self._load(campaign, round_number)
+        pool = self._index.get_pool(pool_name or checkpoint.info.pool)
+        check_dimension("pool", pool, checkpoint)
+        return checkpoint, pool.version, pool.spec.name
+
+    def _load(self, campaign: str, round_number: int | None) -> Checkpoint:
+        if round_number is None:
+            round_number = self._checkpoints.latest_round(campaign)
+        return self._checkpoints.load(campaign, round_number)
+
+    def _prediction(self, checkpoint: Checkpoint, pool_version: int, pieces: Iterator[Items]) -> Prediction:
+        classes = checkpoint.info.problem.classes
+        rows = max(1, min(_ROWS_FROM_INDEX, _ANSWER_BYTES // (4 * len(classes) + 64)))
+
+        def chunks() -> Iterator[PredictedChunk]:
+            for piece in pieces:
+                if piece.vectors is None:
+                    raise AssertionError("items came without vectors")
+                for start in range(0, len(piece.vectors), rows):
+                    yield PredictedChunk(
+                        ids=piece.ids[start : start + rows],
+                        probabilities=predict(checkpoint.classifier, piece.vectors[start : start + rows], self._device),
+                        pool_version=pool_version,
+                    )
+
+        return Prediction(classes=classes, round=checkpoint.info.round, chunks=chunks())

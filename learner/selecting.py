@@ -1,0 +1,216 @@
+"""Select: bring the candidates up to date, score them, and pick the batch of a round."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from learner.candidates import Candidates
+from learner.checkpoints import Checkpoint, CheckpointStore
+from learner.draws import derived_seed
+from learner.expansion import Expander, HeldCampaign, HeldCampaigns, LabelledSet
+from learner.metrics import LearnerMetrics
+from learner.ports import CancelCheck, CandidateUpdate, DensityOver, Index, QueryStrategy, StrategyOptions
+from learner.scoring import Scorer
+from learner.strategies import make_strategy
+from learner.waiting import KeyedLocks
+from sealpool import failpoint
+from sealpool.errors import FailedPrecondition, InvalidArgument
+from sealpool.types import ItemId
+from sealpool.v1 import common_pb2, index_pb2
+
+_EXPLORATION, _FILL = 1, 2  # purposes of seeds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SelectOrder:
+    """The header of Select, checked. `policy` goes to the index server as it is."""
+
+    campaign: str
+    round: int
+    pool: str
+    strategy: StrategyOptions
+    policy: common_pb2.PolicySpec
+    batch_size: int
+    exploration: float
+    fill_random: bool
+    seed: int
+
+
+class Origin(Enum):
+    """Where a pick came from."""
+
+    CANDIDATE = "candidate"
+    EXPLORATION = "exploration"
+    FILL = "fill"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pick:
+    """An item of the batch. `score` is 0 for what was drawn at random."""
+
+    id: ItemId
+    score: float
+    origin: Origin
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """The batch of a round. `info.added` and `.removed` count what the learner took over in this round."""
+
+    picks: list[Pick]
+    info: common_pb2.CandidatePoolInfo
+    expand_seconds: float
+    score_seconds: float
+    pool_version: int
+
+
+class Selector:
+    """Picks batches. Safe to share between threads; calls for one campaign take turns.
+
+    Parameters
+    ----------
+    batch_rows
+        Candidates scored at once.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        *,
+        checkpoints: CheckpointStore,
+        campaigns: HeldCampaigns,
+        expander: Expander,
+        device: torch.device,
+        metrics: LearnerMetrics,
+        batch_rows: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._index = index
+        self._checkpoints = checkpoints
+        self._campaigns = campaigns
+        self._expander = expander
+        self._device = device
+        self._metrics = metrics
+        self._batch_rows = batch_rows
+        self._clock = clock
+        self._turns = KeyedLocks()
+
+    def select(self, order: SelectOrder, labelled: LabelledSet, *, cancelled: CancelCheck) -> Selection:
+        """Pick a batch.
+
+        Raises
+        ------
+        NotFound
+            No such pool, or no checkpoint of that round.
+        InvalidArgument
+            An unknown strategy or policy, a parameter that does not fit, a pool of another dimension.
+        FailedPrecondition
+            The pool is empty, or the checkpoint cannot be read.
+        Cancelled
+            The caller left.
+        """
+        pool = self._index.get_pool(order.pool)
+        checkpoint = self._checkpoints.load(order.campaign, order.round)
+        strategy = make_strategy(order.strategy, checkpoint.info.problem)
+        check_dimension("header.pool", pool, checkpoint)
+        if not pool.size:
+            raise FailedPrecondition(f"pool {order.pool!r} is empty", field="header.pool")
+        with self._turns.turn(order.campaign, cancelled):
+            held = self._campaigns.get(pool, order.campaign)
+            started = self._clock()
+            update = self._expander.expand(
+                held,
+                labelled.expands,
+                pool=order.pool,
+                campaign=order.campaign,
+                round_number=order.round,
+                policy=order.policy,
+            )
+            expanded = self._clock()
+            failpoint.reach("learner.select.after_expand")
+            scorer = Scorer(
+                problem=checkpoint.info.problem,
+                classifier=checkpoint.classifier,
+                strategy=strategy,
+                direction=_direction(strategy, held.candidates, update),
+                device=self._device,
+                batch_rows=self._batch_rows,
+                seed=order.seed,
+            )
+            picks = self._pick(order, labelled, held, scorer, cancelled)
+            scored = self._clock()
+            info = common_pb2.CandidatePoolInfo()
+            info.CopyFrom(update.info)
+            info.added, info.removed = held.added, held.removed
+            self._campaigns.shrink()
+        self._metrics.observe("expand", expanded - started)
+        self._metrics.observe("score", scored - expanded)
+        return Selection(
+            picks=picks,
+            info=info,
+            expand_seconds=expanded - started,
+            score_seconds=scored - expanded,
+            pool_version=update.pool_version,
+        )
+
+    def _pick(
+        self, order: SelectOrder, labelled: LabelledSet, held: HeldCampaign, scorer: Scorer, cancelled: CancelCheck
+    ) -> list[Pick]:
+        """Draw the exploration share, take the best candidates, fill up.
+
+        Where too little lies outside the candidate pool to explore, candidates take the places.
+        """
+        share = math.floor(order.exploration * order.batch_size + 0.5)
+        explored = self._draw(order, share, _EXPLORATION, labelled, [])
+        chosen = scorer.pick(
+            held.candidates,
+            held.mirror,
+            count=order.batch_size - len(explored),
+            barred=held.candidates.slots_of({*labelled.excluded, *labelled.expands}),
+            cancelled=cancelled,
+        )
+        picks = [Pick(id=item.id, score=item.score, origin=Origin.CANDIDATE) for item in chosen]
+        picks += [Pick(id=item_id, score=0.0, origin=Origin.EXPLORATION) for item_id in explored]
+        short = order.batch_size - len(picks) if order.fill_random else 0
+        filled = self._draw(order, short, _FILL, labelled, [pick.id for pick in picks])
+        return picks + [Pick(id=item_id, score=0.0, origin=Origin.FILL) for item_id in filled]
+
+    def _draw(
+        self, order: SelectOrder, count: int, purpose: int, labelled: LabelledSet, picked: Sequence[ItemId]
+    ) -> list[ItemId]:
+        if count <= 0:
+            return []
+        return self._index.sample_items(
+            order.pool,
+            count,
+            seed=derived_seed(order.seed, purpose),
+            campaign=order.campaign,
+            exclude=sorted({*labelled.excluded, *picked}),
+        )
+
+
+def check_dimension(field: str, pool: index_pb2.Pool, checkpoint: Checkpoint) -> None:
+    """Raise InvalidArgument if a model was trained on vectors of another dimension than a pool's."""
+    dimension = checkpoint.info.dimension
+    if pool.spec.dimension != dimension:
+        raise InvalidArgument(
+            field,
+            f"{pool.spec.name!r} has dimension {pool.spec.dimension:,}; the model of {checkpoint.info.campaign!r}, "
+            f"round {checkpoint.info.round}, was trained on {dimension:,}",
+        )
+
+
+def _direction(strategy: QueryStrategy, candidates: Candidates, update: CandidateUpdate) -> NDArray[np.float32] | None:
+    match strategy.density_over:
+        case None:
+            return None
+        case DensityOver.CANDIDATES:
+            return candidates.direction
+        case DensityOver.POOL:
+            return update.pool_direction

@@ -1,0 +1,134 @@
+"""The learner's settings."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from learner.device import DeviceChoice
+from sealpool.runtime.settings import MEBIBYTE, ServiceSettings
+
+_GIBIBYTE = 1 << 30
+
+
+class LearnerSettings(ServiceSettings):
+    """What the learner can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="SEALPOOL_LEARNER_")
+
+    listen: str = Field("127.0.0.1:7302", description=ServiceSettings.model_fields["listen"].description)
+    metrics_listen: str = Field(
+        "127.0.0.1:7312", description=ServiceSettings.model_fields["metrics_listen"].description
+    )
+    data_dir: Path = Field(Path(".sealpool/learner"), description="Checkpoints. Put it on a disk that honours fsync.")
+    index_server: str = Field("127.0.0.1:7301", description="host:port of the index server.")
+    index_ca_certificate: Path | None = Field(
+        None, description="PEM file of the authority that signed the index server's certificate; turns TLS on."
+    )
+    index_client_certificate: Path | None = Field(
+        None, description="PEM file that shows who we are, where the index server asks for it."
+    )
+    index_client_key: Path | None = Field(None, description="PEM file with the key of index_client_certificate.")
+    device: DeviceChoice = Field(
+        "auto",
+        description="Where models are trained and candidates scored: cpu, cuda, or auto (a GPU where torch finds one). "
+        "Picks are repeatable on one kind of device, and may differ between kinds.",
+    )
+    threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="CPU threads of torch; 0 takes all cores. Set it where the learner shares the machine.",
+    )
+    batch_rows: int = Field(
+        16_384,
+        ge=1,
+        le=1 << 22,
+        description="Candidates scored at once. More keeps a GPU busier; each takes 4 bytes a class, some times over.",
+    )
+    max_batch: int = Field(
+        10_000, ge=1, le=1 << 20, description="Items that one Select may pick; the index server's max_sample bounds it."
+    )
+    max_examples: int = Field(
+        1_000_000,
+        ge=1,
+        le=1 << 26,
+        description="Labelled, excluded or held-out ids in one call. Their vectors are in memory while a model is "
+        "trained or measured.",
+    )
+    max_predict_ids: int = Field(
+        1_000_000, ge=1, le=1 << 26, description="Ids in one Predict. For more, predict the whole pool."
+    )
+    told_per_call: int = Field(
+        10_000,
+        ge=1,
+        le=1 << 20,
+        description="Labelled ids told to the index server in one call; keep it under its max_ids. Matters after a "
+        "restart, when all are told again.",
+    )
+    max_trainings: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Models trained at once. One already uses all threads or the whole GPU; more share them.",
+    )
+    max_waiting_trainings: int = Field(
+        32,
+        ge=0,
+        le=4096,
+        description="Trainings that may wait for their turn; one more is refused with RESOURCE_EXHAUSTED. Each holds "
+        "a call and its examples.",
+    )
+    vector_cache_bytes: int = Field(
+        512 * MEBIBYTE,
+        ge=0,
+        description="Memory for vectors of labelled and held-out items, so that a round reads only what is new. Room "
+        "for all of them is best; 0 reads them anew each time.",
+    )
+    candidate_cache_bytes: int = Field(
+        4 * _GIBIBYTE,
+        ge=0,
+        description="Memory for the candidates of all campaigns. The campaign in use always stays; past the limit the "
+        "others are dropped, and read from the index server again in their next round.",
+    )
+    device_candidate_bytes: int = Field(
+        4 * _GIBIBYTE,
+        ge=0,
+        description="GPU memory for one campaign's candidates. Larger ones travel to the GPU each time they are "
+        "scored, at the speed of the bus. No meaning on a CPU.",
+    )
+    keep_checkpoints: int = Field(
+        20,
+        ge=1,
+        le=1_000_000,
+        description="Rounds of a campaign whose checkpoints are kept. More lets older rounds be measured again, at a "
+        "model's size each.",
+    )
+    progress_interval_s: float = Field(
+        0.5, ge=0, le=3600, description="Least seconds between two progress messages of a training."
+    )
+    allow_download: bool = Field(
+        False,
+        description="Fetch encoders that are not on this machine from the Hugging Face hub. Off, the service never "
+        "reaches out by itself.",
+    )
+    keep_encoders: int = Field(
+        2, ge=1, le=64, description="Encoders kept loaded. Raise it where calls alternate between more."
+    )
+    embed_batch_tokens: int = Field(
+        16_384,
+        ge=1,
+        le=1 << 24,
+        description="Tokens, padding included, that go through an encoder at once. Raise it on a large GPU, lower it "
+        "when memory runs out.",
+    )
+    embed_window_texts: int = Field(
+        2_048,
+        ge=1,
+        le=1 << 20,
+        description="Texts gathered and sorted by length before they are embedded. More means less padding, more "
+        "memory, and a longer wait for the first vectors.",
+    )
+    max_text_bytes: int = Field(
+        MEBIBYTE, ge=1, le=512 * MEBIBYTE, description="Longest text that is embedded, before it is cut into tokens."
+    )

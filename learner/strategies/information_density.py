@@ -1,0 +1,37 @@
+"""Information density."""
+
+import torch
+
+from learner.ports import DensityOver, QueryStrategy, ScoringContext
+
+
+class InformationDensity:
+    """φ(i) = base(i) · max(0, ẑ_i·μ)^β, with ẑ_i = z_i / ‖z_i‖ and μ the mean of ẑ over P.
+
+    ẑ·μ is the mean cosine similarity of i to P: exact, at O(d) an item instead of O(|P|·d). It can be negative, and a
+    power of a negative number has no meaning, so it is cut at 0: an item that points away from P scores 0 (with β = 0
+    the density is 1 everywhere). A zero vector has density 0. The same for every task, as far as the base is.
+
+    Settles and Craven, An analysis of active learning strategies for sequence labeling tasks, EMNLP 2008.
+
+    Parameters
+    ----------
+    base
+        The strategy that is weighted. Its scores must not be negative, which holds for all of ours.
+    beta
+        How much density counts, ≥ 0.
+    density_over
+        P: the candidate pool, or every unlabelled item of the pool.
+    """
+
+    def __init__(self, base: QueryStrategy, beta: float, density_over: DensityOver) -> None:
+        self._base = base
+        self._beta = beta
+        self.density_over = density_over
+
+    def score(self, context: ScoringContext) -> torch.Tensor:
+        """Return the base's score times the density."""
+        if context.direction is None:
+            raise AssertionError("information density was given no direction")
+        similarity = (context.vectors @ context.direction) * context.inverse_lengths
+        return self._base.score(context) * similarity.double().clamp_min(0) ** self._beta

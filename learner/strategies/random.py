@@ -1,0 +1,22 @@
+"""Random sampling."""
+
+import torch
+
+from learner.ports import ScoringContext, StrategyOptions
+from learner.problem import Problem
+
+
+class Random:
+    """φ(i) = u_i, uniform on [0, 1), drawn by the seed and the item's id.
+
+    The baseline of every study of active learning. Cost: O(1) an item.
+    """
+
+    density_over = None
+
+    def __init__(self, options: StrategyOptions, problem: Problem) -> None:
+        pass
+
+    def score(self, context: ScoringContext) -> torch.Tensor:
+        """Return the draws."""
+        return context.draws

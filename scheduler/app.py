@@ -1,0 +1,170 @@
+"""The scheduler as a process: everything built by hand, in order, and nothing global."""
+
+import logging
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry
+
+from scheduler.domain.clock import Clock, SystemClock
+from scheduler.jobs import RuleTimers
+from scheduler.metrics import register_metrics
+from scheduler.oracles.registry import make_oracles
+from scheduler.ports import Index, Learner
+from scheduler.rounds.beginning import RoundStarter
+from scheduler.rounds.phases import Phases
+from scheduler.rounds.pool import RoundPool
+from scheduler.rounds.runner import RetryPolicy, RoundRunner
+from scheduler.service import CampaignService, LabelService, RoundService, TaskService, WatchService
+from scheduler.service.housekeeping import Housekeeper
+from scheduler.servicer import SchedulerServicer
+from scheduler.settings import SchedulerSettings
+from scheduler.storage.engine import open_engine
+from scheduler.storage.migrate import migrate
+from scheduler.storage.store import Store
+from sealpool.client import ClientOptions, IndexClient, LearnerClient
+from sealpool.client.connection import Connection
+from sealpool.runtime.logs import Logger, make_logger
+from sealpool.runtime.server import ServiceServer
+from sealpool.runtime.settings import load_settings
+from sealpool.v1 import scheduler_pb2, scheduler_pb2_grpc
+
+
+class Scheduler:
+    """The parts of a scheduler that live as long as it does.
+
+    Parameters
+    ----------
+    index, learner
+        What rounds call, with long deadlines.
+    callers_index
+        What callers' requests ask, with a short deadline.
+    """
+
+    def __init__(
+        self,
+        settings: SchedulerSettings,
+        *,
+        index: Index,
+        learner: Learner,
+        callers_index: Index,
+        clock: Clock,
+        log: Logger,
+    ) -> None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self.store = Store(open_engine(settings.database(), connections=settings.database_connections), clock=clock)
+        migrate(self.store)
+        oracles = make_oracles(index)
+        phases = Phases(store=self.store, learner=learner, index=index, oracles=oracles)
+        retry = RetryPolicy(retry_for_s=settings.retry_for_s)
+        starter = RoundStarter(store=self.store, oracles=oracles)
+        self.pool = RoundPool(
+            runner=RoundRunner(store=self.store, phases=phases, retry=retry, log=log),
+            starter=starter,
+            threads=settings.round_threads,
+            log=log,
+        )
+        self._house = Housekeeper(
+            store=self.store,
+            index=callers_index,
+            pool=self.pool,
+            request_ids_kept_s=settings.request_ids_kept_s,
+            log=log,
+        )
+        self._timers = RuleTimers(
+            store=self.store, fire=self.pool.fire, keep_house=self._house.keep, every_s=settings.resume_every_s
+        )
+        self._watch = WatchService(store=self.store, max_watchers=settings.max_watchers)
+        self.servicer = SchedulerServicer(
+            campaigns=CampaignService(
+                store=self.store,
+                index=callers_index,
+                oracles=oracles,
+                timers=self._timers,
+                settle=self._house.settle,
+            ),
+            rounds=RoundService(store=self.store, starter=starter, pool=self.pool),
+            tasks=TaskService(store=self.store, index=callers_index, max_lease_tasks=settings.max_lease_tasks, log=log),
+            labels=LabelService(
+                store=self.store, index=callers_index, max_labels=settings.max_labels, on_labels=self.pool.nudge
+            ),
+            watch=self._watch,
+        )
+
+    def start(self) -> None:
+        """Take up the rounds that were cut off, and let the timers fire."""
+        self._house.keep()
+        self._timers.start()
+
+    def drain(self) -> None:
+        """Begin nothing new; rounds stop before their next phase, and watches end."""
+        self._timers.stop()
+        self.pool.stop()
+        self._watch.stop()
+
+    def close(self) -> None:
+        """Wait for the rounds' threads and close the database. The clients must be closed before."""
+        self.pool.close()
+        self.store.close()
+
+
+def serve(
+    settings: SchedulerSettings,
+    scheduler: Scheduler,
+    *,
+    clients: Sequence[Connection],
+    registry: CollectorRegistry,
+    log: Logger,
+) -> ServiceServer:
+    """Serve a scheduler over gRPC; health says SERVING when this returns. The server closes it, and its `clients`."""
+    register_metrics(registry, scheduler.store)
+    server = ServiceServer(
+        settings,
+        service="scheduler",
+        descriptors=[scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"]],
+        registry=registry,
+        log=log,
+    )
+    scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(scheduler.servicer, server.grpc_server)
+    server.on_drain(scheduler.drain)
+    # Last added, first called: closing the clients ends the calls that rounds are waiting for.
+    server.on_close(scheduler.close)
+    for client in clients:
+        server.on_close(client.close)
+    server.start()
+    scheduler.start()
+    server.set_serving()
+    return server
+
+
+def build(settings: SchedulerSettings, *, registry: CollectorRegistry, log: Logger, clock: Clock) -> ServiceServer:
+    """Build a scheduler over the learner and the index server that the settings name, and serve it.
+
+    Raises
+    ------
+    Unavailable
+        The database is away.
+    """
+    rounds, callers = _options(settings, settings.round_timeout_s), _options(settings, settings.call_timeout_s)
+    index = IndexClient(settings.index_server, options=rounds)
+    callers_index = IndexClient(settings.index_server, options=callers)
+    learner = LearnerClient(settings.learner, options=rounds)
+    scheduler = Scheduler(settings, index=index, learner=learner, callers_index=callers_index, clock=clock, log=log)
+    return serve(settings, scheduler, clients=(index, callers_index, learner), registry=registry, log=log)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve until told to stop."""
+    settings = load_settings(SchedulerSettings, argv, program="scheduler")
+    log = make_logger(settings, "scheduler")
+    # APScheduler tells of every job it submits; what matters of that stands in our own log.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    server = build(settings, registry=CollectorRegistry(), log=log, clock=SystemClock())
+    server.wait_until_stopped()
+    return 0
+
+
+def _options(settings: SchedulerSettings, timeout_s: float) -> ClientOptions:
+    # Rounds try again by themselves, and callers are told at once: neither wants the client to wait.
+    return ClientOptions(
+        timeout_s=timeout_s, long_timeout_s=timeout_s, retry_for_s=0, ca_certificate=settings.services_ca
+    )

@@ -1,0 +1,65 @@
+"""What the next round of a campaign is."""
+
+from dataclasses import dataclass
+
+from scheduler.domain.states import RoundKind
+from sealpool.errors import FailedPrecondition
+from sealpool.v1 import scheduler_pb2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What a campaign looks like at the moment a round would begin."""
+
+    spec: scheduler_pb2.CampaignSpec
+    labelled: int  # distinct items, held-out ones not counted
+    outstanding: int  # tasks handed out, or waiting to be, and not labelled
+    arrived: int  # distinct items labelled since the last round that counts
+    seeded: bool  # the seed set was handed out
+    untrainable: str  # why the labels cannot train a model; "" if they can
+    oracle_is_automatic: bool  # the scheduler's own oracle labels: nobody else will
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Which kind of round it is, and how many items it may hand out."""
+
+    kind: RoundKind
+    batch: int
+
+
+def plan_round(facts: Facts) -> Plan:
+    """Decide what the next round does.
+
+    The batch never promises more labels than the budget leaves once all outstanding tasks are labelled. While the
+    labels cannot train a model, a campaign whose oracle is automatic goes on with a random batch, since no other label
+    would ever come; one that people label waits for their next label.
+
+    Raises
+    ------
+    FailedPrecondition
+        No label has arrived, or those there are cannot train a model.
+    """
+    spec = facts.spec
+    left = max(0, spec.budget - facts.labelled - facts.outstanding)
+    if spec.seed_size and not facts.seeded and left:
+        return Plan(kind=RoundKind.SEED, batch=min(spec.seed_size, left))
+    oracle_has_work = facts.oracle_is_automatic and facts.outstanding > 0
+    if not facts.arrived and not oracle_has_work:
+        raise FailedPrecondition("no label has arrived since the last round")
+    if facts.untrainable:
+        if facts.oracle_is_automatic and left + facts.outstanding:
+            return Plan(kind=RoundKind.RANDOM, batch=min(spec.batch_size, left))
+        raise FailedPrecondition(f"the labels so far cannot train a model: {facts.untrainable}")
+    if facts.labelled >= spec.budget:
+        return Plan(kind=RoundKind.FINAL, batch=0)
+    return Plan(kind=RoundKind.MODEL, batch=min(spec.batch_size, left))
+
+
+def rule_fires(spec: scheduler_pb2.CampaignSpec, *, arrived: int, labelled: int) -> bool:
+    """Whether the after_labels rule asks for a round: enough arrived, or the last ones that the budget has.
+
+    Without the second, a last batch that the budget cut short would never be trained on.
+    """
+    rule = spec.rule.after_labels
+    return bool(rule) and arrived > 0 and (arrived >= rule or labelled >= spec.budget)

@@ -1,0 +1,66 @@
+"""The states of campaigns, rounds and tasks, and which may follow which."""
+
+from enum import StrEnum
+
+
+class CampaignState(StrEnum):
+    """Life of a campaign; the values are the names of the contract's enum in lower case."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    ARCHIVED = "archived"
+
+
+class RoundState(StrEnum):
+    """Phase of a round; the values are the names of the contract's enum in lower case."""
+
+    TRAINING = "training"
+    EVALUATING = "evaluating"
+    SELECTING = "selecting"
+    LABELLING = "labelling"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+class RoundKind(StrEnum):
+    """What a round does; decided when it begins, and never again."""
+
+    SEED = "seed"  # draws the seed set, without a model
+    RANDOM = "random"  # draws a batch, because the labels so far cannot train a model
+    MODEL = "model"  # trains, evaluates, selects
+    FINAL = "final"  # trains and evaluates: the budget is spent
+
+
+class TaskState(StrEnum):
+    """Life of a task. A leased task is an open one whose lease has not run out."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    WITHDRAWN = "withdrawn"
+
+
+NEXT_STATES: dict[RoundState, frozenset[RoundState]] = {
+    RoundState.TRAINING: frozenset({RoundState.EVALUATING, RoundState.FAILED}),
+    RoundState.EVALUATING: frozenset({RoundState.SELECTING, RoundState.FINISHED, RoundState.FAILED}),
+    RoundState.SELECTING: frozenset({RoundState.LABELLING, RoundState.FAILED}),
+    RoundState.LABELLING: frozenset({RoundState.FINISHED, RoundState.FAILED}),
+    RoundState.FINISHED: frozenset(),
+    RoundState.FAILED: frozenset(),
+}
+"""Every transition there is. EVALUATING ends a FINAL round."""
+
+FIRST_STATE: dict[RoundKind, RoundState] = {
+    RoundKind.SEED: RoundState.SELECTING,
+    RoundKind.RANDOM: RoundState.SELECTING,
+    RoundKind.MODEL: RoundState.TRAINING,
+    RoundKind.FINAL: RoundState.TRAINING,
+}
+
+ENDED = frozenset(state for state, following in NEXT_STATES.items() if not following)
+
+
+def check_transition(before: RoundState, after: RoundState) -> None:
+    """Raise AssertionError if a round in state `before` may not go to `after`: a fault of ours, never a caller's."""
+    if after not in NEXT_STATES[before]:
+        raise AssertionError(f"a round goes from {before} to one of {sorted(NEXT_STATES[before])}, not to {after}")

@@ -1,0 +1,116 @@
+"""Rows of the database as messages of the contract."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from sqlalchemy.orm import Session
+
+from scheduler.domain.states import CampaignState, RoundState
+from scheduler.storage import models, rounds, tasks
+from scheduler.storage.campaigns import spec_of
+from sealpool.types import Payload
+from sealpool.v1 import common_pb2, scheduler_pb2
+
+
+def timestamp(at: datetime) -> Timestamp:
+    """Return a time as the contract writes it."""
+    stamp = Timestamp()
+    stamp.FromDatetime(at)
+    return stamp
+
+
+def campaign_state(state: str) -> scheduler_pb2.CampaignState.ValueType:
+    """Return a campaign's state as the contract names it."""
+    return scheduler_pb2.CampaignState.Value(f"CAMPAIGN_STATE_{CampaignState(state).name}")
+
+
+def round_state(state: str) -> scheduler_pb2.RoundState.ValueType:
+    """Return a round's state as the contract names it."""
+    return scheduler_pb2.RoundState.Value(f"ROUND_STATE_{RoundState(state).name}")
+
+
+def round_message(row: models.Round) -> scheduler_pb2.Round:
+    """Return a round."""
+    return scheduler_pb2.Round(
+        number=row.number,
+        state=round_state(row.state),
+        labels=row.labels,
+        picks=row.picks,
+        candidates=None if row.candidates is None else common_pb2.CandidatePoolInfo.FromString(row.candidates),
+        quality=None if row.quality is None else common_pb2.Quality.FromString(row.quality),
+        seconds=scheduler_pb2.PhaseSeconds.FromString(row.seconds),
+        error=row.error,
+        started_at=timestamp(row.started_at),
+        finished_at=None if row.finished_at is None else timestamp(row.finished_at),
+        pool_version=row.pool_version,
+    )
+
+
+def campaign_message(session: Session, row: models.Campaign, *, now: datetime) -> scheduler_pb2.Campaign:
+    """Return a campaign as it stands in this transaction."""
+    counts = tasks.counts(session, row.id, now=now)
+    last = rounds.last(session, row.id)
+    return scheduler_pb2.Campaign(
+        spec=spec_of(row),
+        state=campaign_state(row.state),
+        created_at=timestamp(row.created_at),
+        rounds=rounds.finished(session, row.id),
+        labels=row.labelled,
+        open_tasks=counts.open,
+        leased_tasks=counts.leased,
+        last_round=None if last is None else round_message(last),
+    )
+
+
+def task_message(row: models.Task) -> scheduler_pb2.Task:
+    """Return a task, without its payload."""
+    return scheduler_pb2.Task(
+        id=str(row.id),
+        item_id=row.item_id,
+        round=row.round,
+        score=row.score,
+        origin=common_pb2.PickOrigin.ValueType(row.origin),
+        lease_expires_at=None if row.lease_expires_at is None else timestamp(row.lease_expires_at),
+    )
+
+
+def add_payload(task: scheduler_pb2.Task, payload: Payload) -> None:
+    """Give a task what its annotator reads."""
+    task.text = payload.text
+    task.uri = payload.uri
+    task.metadata_json = json.dumps(payload.metadata, ensure_ascii=False) if payload.metadata else ""
+
+
+def label_message(row: models.Label, classes: Sequence[str]) -> scheduler_pb2.Label:
+    """Return a label; `classes` are the campaign's."""
+    return scheduler_pb2.Label(
+        item_id=row.item_id,
+        classes=[classes[index] for index in row.classes],
+        annotator=row.annotator,
+        sequence=row.sequence,
+        unsolicited=row.unsolicited,
+        corrects=row.corrects,
+        held_out=row.held_out,
+        round=row.round,
+        committed_at=timestamp(row.committed_at),
+    )
+
+
+def state_changed(row: models.Campaign, *, now: datetime) -> scheduler_pb2.WatchCampaignResponse:
+    """Tell that a campaign has a new state."""
+    change = scheduler_pb2.CampaignStateChanged(state=campaign_state(row.state))
+    return scheduler_pb2.WatchCampaignResponse(at=timestamp(now), campaign_state_changed=change)
+
+
+def round_changed(row: models.Round, *, now: datetime) -> scheduler_pb2.WatchCampaignResponse:
+    """Tell that a round has a new state."""
+    change = scheduler_pb2.RoundChanged(round=round_message(row))
+    return scheduler_pb2.WatchCampaignResponse(at=timestamp(now), round_changed=change)
+
+
+def labels_arrived(accepted: int, labels: int, *, now: datetime) -> scheduler_pb2.WatchCampaignResponse:
+    """Tell that labels were committed."""
+    change = scheduler_pb2.LabelsArrived(accepted=accepted, labels=labels)
+    return scheduler_pb2.WatchCampaignResponse(at=timestamp(now), labels_arrived=change)

@@ -1,0 +1,1 @@
+"""Alembic migrations; `scheduler.storage.migrate` runs them at start."""

@@ -1,0 +1,60 @@
+"""The data-set oracle: the true labels lie in the items' metadata. For experiments."""
+
+from collections.abc import Sequence
+
+from scheduler.domain.labels import ClassIndex
+from scheduler.domain.spec import metadata_field_of
+from scheduler.oracles.port import Labels
+from scheduler.ports import Index
+from sealpool.errors import FailedPrecondition, InvalidArgument
+from sealpool.types import ItemId, Items
+from sealpool.v1 import scheduler_pb2
+
+
+class DatasetOracle:
+    """Reads a class, or a list of classes, from one metadata field of each item.
+
+    Raises FailedPrecondition with the item and the field where the field is missing, is neither a string nor a list of
+    strings, names an unknown class, or has a number of classes that the task does not allow.
+    """
+
+    annotator = "dataset"
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+
+    def label(self, spec: scheduler_pb2.CampaignSpec, item_ids: Sequence[ItemId]) -> Labels:
+        """Read the labels of items of the pool."""
+        if not item_ids:
+            return {}
+        return _read(spec, self._index.get_items(spec.pool, item_ids, vectors=False, payloads=True))
+
+    def held_out(self, spec: scheduler_pb2.CampaignSpec) -> Labels:
+        """Read the labels of all items of the evaluation pool."""
+        labels: dict[ItemId, tuple[int, ...]] = {}
+        for items in self._index.scan_items(spec.evaluation_pool, vectors=False, payloads=True):
+            labels.update(_read(spec, items))
+        return labels
+
+
+def _read(spec: scheduler_pb2.CampaignSpec, items: Items) -> dict[ItemId, tuple[int, ...]]:
+    classes = ClassIndex(spec)
+    field = metadata_field_of(spec)
+    payloads = items.payloads or ()
+    return {
+        item: _parse(classes, item, field, payload.metadata.get(field))
+        for item, payload in zip(items.ids, payloads, strict=True)
+    }
+
+
+def _parse(classes: ClassIndex, item: ItemId, field: str, value: object) -> tuple[int, ...]:
+    where = f"metadata field {field!r} of item {item!r}"
+    if value is None:
+        raise FailedPrecondition(f"{where} is missing", field=field)
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise FailedPrecondition(f"{where} is neither a class nor a list of classes", field=field)
+    try:
+        return classes.indices(where, names)
+    except InvalidArgument as error:
+        raise FailedPrecondition(error.message, field=field) from error

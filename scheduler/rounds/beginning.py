@@ -1,0 +1,132 @@
+"""How a round begins: on call, or because a rule asks for it."""
+
+from sqlalchemy.orm import Session
+
+from scheduler import messages
+from scheduler.domain.labels import why_untrainable
+from scheduler.domain.planning import Facts, plan_round, rule_fires
+from scheduler.domain.spec import oracle_of
+from scheduler.domain.states import ENDED, FIRST_STATE, CampaignState, RoundKind, RoundState
+from scheduler.oracles.registry import OracleRegistry
+from scheduler.storage import campaigns, events, labels, rounds, tasks
+from scheduler.storage.models import Campaign, Round
+from scheduler.storage.store import Store
+from sealpool.errors import FailedPrecondition, NotFound
+
+
+class RoundStarter:
+    """Begins rounds. None of its methods runs one."""
+
+    def __init__(self, *, store: Store, oracles: OracleRegistry) -> None:
+        self._store = store
+        self._oracles = oracles
+
+    def begin(self, session: Session, campaign: Campaign) -> Round:
+        """Begin the next round, or return the one that has not ended. The campaign must be locked.
+
+        Raises
+        ------
+        FailedPrecondition
+            The campaign is not active, or `plan_round` says why there is nothing to do.
+        """
+        require_active(campaign)
+        running = rounds.unfinished(session, campaign.id)
+        if running is not None:
+            return running
+        now = self._store.clock.now()
+        examples = labels.effective(session, campaign.id, held_out=False, until=campaign.last_sequence)
+        plan = plan_round(self._facts(session, campaign, list(examples.values())))
+        trains = plan.kind in (RoundKind.MODEL, RoundKind.FINAL)
+        round_ = Round(
+            campaign_id=campaign.id,
+            number=_next_number(session, campaign, plan.kind),
+            kind=plan.kind,
+            state=FIRST_STATE[plan.kind],
+            snapshot=campaign.last_sequence,
+            batch=plan.batch,
+            labels=len(examples) if trains else 0,
+            picks=0,
+            seconds=b"",
+            error="",
+            pool_version=0,
+            started_at=now,
+        )
+        session.add(round_)
+        session.flush()
+        events.add(session, campaign, messages.round_changed(round_, now=now))
+        return round_
+
+    def begin_by_timer(self, name: str) -> None:
+        """Begin a round because an interval or a cron rule fired; do nothing where there is nothing to do.
+
+        A round that failed is not repeated by a rule until another label has arrived, because it would fail again.
+        """
+        with self._store.writing() as session:
+            try:
+                campaign = campaigns.lock(session, name)
+                last = rounds.last(session, campaign.id)
+                failed = last is not None and last.state == RoundState.FAILED
+                if not failed or self._arrived(session, campaign, ENDED):
+                    self.begin(session, campaign)
+            except (FailedPrecondition, NotFound):
+                return
+
+    def begin_if_due(self, name: str) -> bool:
+        """Begin a round if the after_labels rule asks for one; return whether one was begun."""
+        with self._store.reading() as session:
+            if not self._is_due(session, campaigns.get(session, name)):
+                return False
+        with self._store.writing() as session:
+            campaign = campaigns.lock(session, name)
+            if not self._is_due(session, campaign):
+                return False
+            try:
+                self.begin(session, campaign)
+            except FailedPrecondition:
+                return False
+            return True
+
+    def _is_due(self, session: Session, campaign: Campaign) -> bool:
+        spec = campaigns.spec_of(campaign)
+        if not spec.rule.after_labels or campaign.state != CampaignState.ACTIVE:
+            return False
+        if rounds.unfinished(session, campaign.id) is not None:
+            return False
+        arrived = self._arrived(session, campaign, ENDED)
+        return rule_fires(spec, arrived=arrived, labelled=campaign.labelled)
+
+    def _facts(self, session: Session, campaign: Campaign, examples: list[tuple[int, ...]]) -> Facts:
+        spec = campaigns.spec_of(campaign)
+        return Facts(
+            spec=spec,
+            labelled=campaign.labelled,
+            outstanding=len(tasks.outstanding(session, campaign.id)),
+            # A failed round's labels are taken up by the next one.
+            arrived=self._arrived(session, campaign, frozenset({RoundState.FINISHED})),
+            seeded=rounds.is_seeded(session, campaign.id),
+            untrainable=why_untrainable(spec, examples),
+            oracle_is_automatic=self._oracles[oracle_of(spec)] is not None,
+        )
+
+    def _arrived(self, session: Session, campaign: Campaign, states: frozenset[RoundState]) -> int:
+        return labels.arrived_since(session, campaign.id, rounds.last_snapshot(session, campaign.id, states=states))
+
+
+def require_active(campaign: Campaign) -> None:
+    """Raise FailedPrecondition unless the campaign is active."""
+    reasons = {
+        CampaignState.PAUSED: "is paused: resume it first",
+        CampaignState.COMPLETED: "is completed: its budget is spent",
+        CampaignState.ARCHIVED: "is archived",
+    }
+    if campaign.state != CampaignState.ACTIVE:
+        reason = reasons[CampaignState(campaign.state)]
+        raise FailedPrecondition(f"campaign {campaign.name!r} {reason}", field="campaign")
+
+
+def _next_number(session: Session, campaign: Campaign, kind: RoundKind) -> int:
+    # Round 0 is the one without a model: where the caller brings the first labels, rounds count from 1.
+    last = rounds.last(session, campaign.id)
+    if last is not None:
+        return last.number + 1
+    return 0 if kind == RoundKind.SEED else 1

@@ -1,0 +1,99 @@
+"""Threads that run rounds: one round of a campaign at a time, several campaigns at once."""
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from scheduler.rounds.beginning import RoundStarter
+from scheduler.rounds.runner import RoundRunner
+from sealpool.errors import SealpoolError, Unavailable
+from sealpool.runtime.logs import Logger
+
+
+class RoundPool:
+    """Runs campaigns' rounds on a fixed number of threads; campaigns that wait are taken in the order they came.
+
+    Parameters
+    ----------
+    threads
+        Rounds that run at once.
+    """
+
+    def __init__(self, *, runner: RoundRunner, starter: RoundStarter, threads: int, log: Logger) -> None:
+        self._runner = runner
+        self._starter = starter
+        self._log = log
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="round")
+        self._lock = threading.Lock()
+        self._running: dict[str, Future[None]] = {}
+        self._again: set[str] = set()
+        self._closed = False
+
+    def run(self, name: str) -> Future[None]:
+        """See to it that the campaign's unfinished round is run, and one that its after_labels rule asks for.
+
+        Returns
+        -------
+        Future
+            Done when the run that is going on now has ended; its exception is the transient error that stopped it. A
+            round begun while it went on may take another run: whoever waits for a round looks whether it has ended,
+            and asks again if not.
+
+        Raises
+        ------
+        Unavailable
+            The pool is closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise Unavailable("the scheduler is stopping")
+            running = self._running.get(name)
+            if running is not None:
+                self._again.add(name)
+                return running
+            future = self._executor.submit(self._work, name)
+            self._running[name] = future
+        future.add_done_callback(lambda ended: self._report(name, ended))
+        return future
+
+    def nudge(self, name: str) -> None:
+        """Do as `run` does, unless the scheduler is stopping: the next start looks after every campaign anyway."""
+        try:
+            self.run(name)
+        except Unavailable:
+            return
+
+    def fire(self, name: str) -> None:
+        """Begin a round for a timer, if there is anything to do, and see to it that it is run."""
+        try:
+            self._starter.begin_by_timer(name)
+            self.run(name)
+        except Unavailable as error:
+            self._log.warning("timer fired in vain", campaign=name, error=error.message)
+
+    def stop(self) -> None:
+        """Stop before the next phases, and take nothing new."""
+        with self._lock:
+            self._closed = True
+        self._runner.stop()
+
+    def close(self) -> None:
+        """Stop, and wait for the threads to end."""
+        self.stop()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _work(self, name: str) -> None:
+        try:
+            self._runner.resume(name)
+            begun = self._starter.begin_if_due(name)
+        finally:
+            with self._lock:
+                again = name in self._again
+                self._again.discard(name)
+                del self._running[name]
+        if begun or again:
+            self.nudge(name)
+
+    def _report(self, name: str, ended: Future[None]) -> None:
+        error = None if ended.cancelled() else ended.exception()
+        if error is not None and not isinstance(error, SealpoolError):
+            self._log.error("round stopped by a fault", campaign=name, exc_info=error)

@@ -1,0 +1,111 @@
+"""Runs a round from the state it is in to its end."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scheduler.domain.states import FIRST_STATE
+from scheduler.rounds.phases import Phases
+from scheduler.rounds.recording import Overtaken, RoundJob, check_not_archived, recording, unfinished_job
+from scheduler.storage import campaigns
+from scheduler.storage.store import Store
+from sealpool.errors import Cancelled, DeadlineExceeded, ResourceExhausted, SealpoolError, Unavailable
+from sealpool.failpoint import reach
+from sealpool.runtime.logs import Logger
+
+TRANSIENT = (Unavailable, DeadlineExceeded, ResourceExhausted, Cancelled)
+"""What time may mend. Anything else that a service answers ends the round as failed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryPolicy:
+    """How a phase is tried again after a transient error: pauses double, until they sum up to `retry_for_s`."""
+
+    retry_for_s: float
+    first_pause_s: float = 0.2
+    longest_pause_s: float = 10.0
+
+
+class RoundRunner:
+    """Runs the phases of rounds, one round of a campaign at a time: `RoundPool` sees to that.
+
+    After a permanent error the round is FAILED. After a transient one that outlasts the retry policy it stays where it
+    is, with the error written down, and goes on when it is resumed.
+    """
+
+    def __init__(self, *, store: Store, phases: Phases, retry: RetryPolicy, log: Logger) -> None:
+        self._store = store
+        self._phases = phases
+        self._retry = retry
+        self._log = log
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Stop all rounds before their next phase. They go on when the service starts again."""
+        self._stopping.set()
+
+    def resume(self, name: str) -> None:
+        """Run the campaign's unfinished round to its end; return at once if there is none.
+
+        Raises
+        ------
+        Unavailable, DeadlineExceeded, ResourceExhausted, Cancelled
+            The round waits to be resumed.
+        """
+        while (job := unfinished_job(self._store, name)) is not None:
+            if job.state == FIRST_STATE[job.kind]:
+                reach("scheduler.round.after_start")
+            try:
+                self._run_phase(job)
+            except Overtaken:
+                self._log.warning("round overtaken", campaign=name, round=job.number)
+            except TRANSIENT as error:
+                self._note(job, error)
+                raise
+            except SealpoolError as error:
+                self._fail(job, error)
+
+    def _run_phase(self, job: RoundJob) -> None:
+        phase = self._phases.by_state[job.state]
+        waited_s, pause_s = 0.0, self._retry.first_pause_s
+        while True:
+            if self._stopping.is_set():
+                raise Unavailable("the scheduler is stopping; the round goes on when it is back")
+            try:
+                self._attempt(job, phase)
+            except TRANSIENT as error:
+                if waited_s + pause_s > self._retry.retry_for_s:
+                    raise
+                self._log.info("phase tried again", **_fields(job), error=error.message, pause_s=pause_s)
+                self._stopping.wait(pause_s)
+                waited_s, pause_s = waited_s + pause_s, min(2 * pause_s, self._retry.longest_pause_s)
+            else:
+                return
+
+    def _attempt(self, job: RoundJob, phase: Callable[[RoundJob], None]) -> None:
+        with self._store.reading() as session:
+            check_not_archived(campaigns.get(session, job.campaign))
+        phase(job)
+        self._log.info("phase ended", **_fields(job))
+
+    def _note(self, job: RoundJob, error: SealpoolError) -> None:
+        self._log.warning("round waits", **_fields(job), error=error.message)
+        if self._stopping.is_set():
+            return
+        try:
+            with recording(self._store, job) as record:
+                record.round.error = error.message
+        except (Overtaken, Unavailable):
+            return  # it was a note for people; the caller gets the error itself
+
+    def _fail(self, job: RoundJob, error: SealpoolError) -> None:
+        self._log.error("round failed", **_fields(job), error=error.message)
+        try:
+            with recording(self._store, job) as record:
+                record.fail(f"{job.state.value}: {error.message}")
+        except Overtaken:
+            return
+
+
+def _fields(job: RoundJob) -> dict[str, object]:
+    return {"campaign": job.campaign, "round": job.number, "phase": job.state.value}

@@ -1,0 +1,70 @@
+"""Rounds on call, and the list of them."""
+
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+
+from sqlalchemy.orm import Session
+
+from scheduler import messages
+from scheduler.domain.states import ENDED, RoundState
+from scheduler.rounds.beginning import RoundStarter
+from scheduler.rounds.pool import RoundPool
+from scheduler.service.checks import asking
+from scheduler.service.once import Once
+from scheduler.storage import campaigns, rounds
+from scheduler.storage.store import Store
+from sealpool.errors import Cancelled, FailedPrecondition
+from sealpool.v1 import scheduler_pb2
+
+
+class RoundService:
+    """Runs rounds on call."""
+
+    def __init__(self, *, store: Store, starter: RoundStarter, pool: RoundPool) -> None:
+        self._store = store
+        self._starter = starter
+        self._pool = pool
+        self._once = Once(store)
+
+    def run(self, request: scheduler_pb2.RunRoundRequest, *, left: Future[None]) -> scheduler_pb2.RunRoundResponse:
+        """Begin a round, or join the one that runs, and wait for its end.
+
+        Parameters
+        ----------
+        left
+            Done when the caller leaves. The round goes on.
+        """
+
+        def effect(session: Session) -> scheduler_pb2.RunRoundResponse:
+            begun = self._starter.begin(session, campaigns.lock(session, request.campaign))
+            return scheduler_pb2.RunRoundResponse(round=scheduler_pb2.Round(number=begun.number))
+
+        # What is kept for the request id is which round it is; a repetition waits for that round in its turn.
+        number = self._once.run(request, scheduler_pb2.RunRoundResponse, effect).round.number
+        while True:
+            answer = self._ended(request.campaign, number)
+            if answer is not None:
+                return answer
+            running = self._pool.run(request.campaign)
+            wait((running, left), return_when=FIRST_COMPLETED)
+            if not running.done():
+                raise Cancelled("the caller left; the round goes on")
+            with asking("a service that the round needs"):
+                running.result()
+
+    def list(self, campaign: str) -> list[scheduler_pb2.Round]:
+        """Show all rounds, first to last."""
+        with self._store.reading() as session:
+            rows = rounds.every(session, campaigns.get(session, campaign).id)
+            return [messages.round_message(row) for row in rows]
+
+    def _ended(self, name: str, number: int) -> scheduler_pb2.RunRoundResponse | None:
+        with self._store.reading() as session:
+            campaign = campaigns.get(session, name)
+            row = rounds.get(session, campaign.id, number)
+        if row.state not in ENDED:
+            return None
+        if row.state == RoundState.FAILED:
+            raise FailedPrecondition(f"round {number} failed while {row.error}")
+        return scheduler_pb2.RunRoundResponse(
+            round=messages.round_message(row), campaign_state=messages.campaign_state(campaign.state)
+        )

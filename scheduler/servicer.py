@@ -1,0 +1,97 @@
+"""SchedulerService over gRPC: calls in, services out."""
+
+# ruff: noqa: N802, D102, ARG002 - names and signatures are gRPC's, and scheduler.proto says what each call does.
+
+from collections.abc import Iterator
+from concurrent.futures import Future, InvalidStateError
+
+import grpc
+
+from scheduler.service import CampaignService, LabelService, RoundService, TaskService, WatchService
+from sealpool.v1 import scheduler_pb2 as pb
+from sealpool.v1 import scheduler_pb2_grpc
+
+
+class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
+    """Hands each call to the service that answers it. The contract is in scheduler.proto."""
+
+    def __init__(
+        self,
+        *,
+        campaigns: CampaignService,
+        rounds: RoundService,
+        tasks: TaskService,
+        labels: LabelService,
+        watch: WatchService,
+    ) -> None:
+        self._campaigns = campaigns
+        self._rounds = rounds
+        self._tasks = tasks
+        self._labels = labels
+        self._watch = watch
+
+    def CreateCampaign(
+        self, request: pb.CreateCampaignRequest, context: grpc.ServicerContext
+    ) -> pb.CreateCampaignResponse:
+        return self._campaigns.create(request)
+
+    def GetCampaign(self, request: pb.GetCampaignRequest, context: grpc.ServicerContext) -> pb.GetCampaignResponse:
+        return pb.GetCampaignResponse(campaign=self._campaigns.get(request.name))
+
+    def ListCampaigns(
+        self, request: pb.ListCampaignsRequest, context: grpc.ServicerContext
+    ) -> pb.ListCampaignsResponse:
+        return pb.ListCampaignsResponse(campaigns=self._campaigns.list(include_archived=request.include_archived))
+
+    def PauseCampaign(
+        self, request: pb.PauseCampaignRequest, context: grpc.ServicerContext
+    ) -> pb.PauseCampaignResponse:
+        return self._campaigns.pause(request)
+
+    def ResumeCampaign(
+        self, request: pb.ResumeCampaignRequest, context: grpc.ServicerContext
+    ) -> pb.ResumeCampaignResponse:
+        return self._campaigns.resume(request)
+
+    def ArchiveCampaign(
+        self, request: pb.ArchiveCampaignRequest, context: grpc.ServicerContext
+    ) -> pb.ArchiveCampaignResponse:
+        return self._campaigns.archive(request)
+
+    def RunRound(self, request: pb.RunRoundRequest, context: grpc.ServicerContext) -> pb.RunRoundResponse:
+        return self._rounds.run(request, left=_left(context))
+
+    def LeaseTasks(self, request: pb.LeaseTasksRequest, context: grpc.ServicerContext) -> pb.LeaseTasksResponse:
+        return self._tasks.lease(request)
+
+    def SubmitLabels(self, request: pb.SubmitLabelsRequest, context: grpc.ServicerContext) -> pb.SubmitLabelsResponse:
+        return self._labels.submit(request)
+
+    def ListLabels(
+        self, request: pb.ListLabelsRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ListLabelsResponse]:
+        for chunk in self._labels.list(request):
+            yield pb.ListLabelsResponse(labels=chunk)
+
+    def ListRounds(self, request: pb.ListRoundsRequest, context: grpc.ServicerContext) -> pb.ListRoundsResponse:
+        return pb.ListRoundsResponse(rounds=self._rounds.list(request.campaign))
+
+    def WatchCampaign(
+        self, request: pb.WatchCampaignRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchCampaignResponse]:
+        context.add_callback(self._watch.wake)
+        yield from self._watch.watch(request, is_active=context.is_active)
+
+
+def _left(context: grpc.ServicerContext) -> Future[None]:
+    left: Future[None] = Future()
+
+    def leave() -> None:
+        try:
+            left.set_result(None)
+        except InvalidStateError:
+            return
+
+    if not context.add_callback(leave):
+        leave()
+    return left

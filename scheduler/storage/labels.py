@@ -1,0 +1,116 @@
+"""The label log: rows are added and never changed, and an item's effective label is its latest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Select, distinct, exists, func, insert, select
+from sqlalchemy.orm import Session, aliased
+
+from scheduler.storage.batches import in_batches
+from scheduler.storage.models import Campaign, Label
+from sealpool.types import ItemId
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewLabel:
+    """A label to be written; `classes` are indices into the campaign's classes, ascending."""
+
+    item_id: ItemId
+    classes: tuple[int, ...]
+    round: int  # whose task it answers; 0 if unsolicited
+    unsolicited: bool
+    corrects: bool
+
+
+def append(
+    session: Session,
+    campaign: Campaign,
+    labels: Sequence[NewLabel],
+    *,
+    annotator: str,
+    held_out: bool,
+    now: datetime,
+) -> None:
+    """Write labels in their order and move the campaign's last sequence and count. The campaign must be locked."""
+    rows = [
+        {
+            "campaign_id": campaign.id,
+            "item_id": label.item_id,
+            "classes": list(label.classes),
+            "annotator": annotator,
+            "round": label.round,
+            "unsolicited": label.unsolicited,
+            "corrects": label.corrects,
+            "held_out": held_out,
+            "committed_at": now,
+        }
+        for label in labels
+    ]
+    if not rows:
+        return
+    session.execute(insert(Label), rows)
+    query = select(func.max(Label.sequence)).where(Label.campaign_id == campaign.id, Label.held_out == held_out)
+    campaign.last_sequence = max(campaign.last_sequence, session.scalars(query).one())
+    if not held_out:
+        campaign.labelled += sum(not label.corrects for label in labels)
+
+
+def known_items(session: Session, campaign_id: int, item_ids: Sequence[ItemId], *, held_out: bool) -> set[ItemId]:
+    """Return those of `item_ids` that have a label."""
+    found: set[ItemId] = set()
+    for some in in_batches(item_ids):
+        query = select(Label.item_id).where(_log(campaign_id, held_out), Label.item_id.in_(some))
+        found.update(ItemId(item_id) for item_id in session.scalars(query))
+    return found
+
+
+def effective(session: Session, campaign_id: int, *, held_out: bool, until: int) -> dict[ItemId, tuple[int, ...]]:
+    """Return the effective label of each item as of sequence `until`, in the order those were committed."""
+    latest = (
+        select(func.max(Label.sequence).label("sequence"))
+        .where(_log(campaign_id, held_out), Label.sequence <= until)
+        .group_by(Label.item_id)
+        .subquery()
+    )
+    query = select(Label.item_id, Label.classes).join(latest, Label.sequence == latest.c.sequence)
+    return {ItemId(item): tuple(classes) for item, classes in session.execute(query.order_by(Label.sequence))}
+
+
+def arrived_since(session: Session, campaign_id: int, sequence: int) -> int:
+    """Return how many distinct items were labelled, or labelled anew, after `sequence`."""
+    query = select(func.count(distinct(Label.item_id)))
+    return session.scalar(query.where(_log(campaign_id, False), Label.sequence > sequence)) or 0
+
+
+def page(
+    session: Session,
+    campaign_id: int,
+    *,
+    held_out: bool,
+    only_effective: bool,
+    after: int,
+    until: int,
+    limit: int,
+) -> Sequence[Label]:
+    """Return up to `limit` labels with after < sequence ≤ until; effective ones are those not corrected by `until`."""
+    query = select(Label).where(_log(campaign_id, held_out), Label.sequence > after, Label.sequence <= until)
+    if only_effective:
+        query = _without_corrected(query, until)
+    return session.scalars(query.order_by(Label.sequence).limit(limit)).all()
+
+
+def _without_corrected(query: Select[Label], until: int) -> Select[Label]:
+    later = aliased(Label)
+    corrected = exists().where(
+        later.campaign_id == Label.campaign_id,
+        later.held_out == Label.held_out,
+        later.item_id == Label.item_id,
+        later.sequence > Label.sequence,
+        later.sequence <= until,
+    )
+    return query.where(~corrected)
+
+
+def _log(campaign_id: int, held_out: bool) -> ColumnElement[bool]:
+    return (Label.campaign_id == campaign_id) & (Label.held_out == held_out)

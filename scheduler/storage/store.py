@@ -1,0 +1,80 @@
+"""Transactions, and who is told when one has committed."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session, sessionmaker
+
+from scheduler.domain.clock import Clock
+from scheduler.storage.engine import WRITES
+from sealpool.errors import Unavailable
+
+
+class Store:
+    """The database, in transactions.
+
+    Objects read in one stay readable after it has ended. Any thread may begin a transaction; none may hold two.
+
+    Parameters
+    ----------
+    clock
+        Times of what is written.
+    """
+
+    def __init__(self, engine: Engine, *, clock: Clock) -> None:
+        self.clock = clock
+        self.engine = engine
+        self.writing_engine = engine.execution_options(**{WRITES: True})
+        self._reads = sessionmaker(engine, expire_on_commit=False)
+        self._writes = sessionmaker(self.writing_engine, expire_on_commit=False)
+        self._listeners: list[Callable[[], None]] = []
+        # SQLite has one writer. Waiting here is fair and wakes at once, where its busy handler sleeps and polls.
+        self._turn: AbstractContextManager[object] = (
+            threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+        )
+
+    def on_commit(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after each transaction that wrote. It must be quick and must not raise."""
+        self._listeners.append(listener)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Begin a transaction that only reads.
+
+        Raises
+        ------
+        Unavailable
+            The database is away, or busy for too long.
+        """
+        with _database_errors(), self._reads.begin() as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """Begin a transaction that commits at the end of the block, or does nothing if the block raises.
+
+        Raises
+        ------
+        Unavailable
+            The database is away, or busy for too long. Nothing was written, unless it went away while committing.
+        """
+        with _database_errors(), self._turn, self._writes.begin() as session:
+            yield session
+        for listener in self._listeners:
+            listener()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+@contextmanager
+def _database_errors() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        raise Unavailable(f"the scheduler's database: {getattr(error, 'orig', None) or error}") from error

@@ -1,0 +1,39 @@
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from scheduler.storage.engine import open_engine
+from scheduler.storage.migrate import migrate
+from scheduler.storage.store import Store
+from tests.contract.scheduler.postgres import fresh_database, running_postgres
+from tests.unit.scheduler.fakes import FakeClock
+
+_numbers = count()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'scheduler.db'}"
+    return fresh_database(request.getfixturevalue("postgres"), f"test{next(_numbers)}")
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def store(database_url: str, clock: FakeClock) -> Iterator[Store]:
+    opened = Store(open_engine(database_url, connections=12), clock=clock)
+    migrate(opened)
+    yield opened
+    opened.close()

@@ -1,0 +1,55 @@
+"""The label log against a dictionary: an item's effective label is its last, at any sequence."""
+
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from scheduler.labelling import commit_labels
+from scheduler.storage import campaigns, labels
+from scheduler.storage.engine import open_engine
+from scheduler.storage.migrate import migrate
+from scheduler.storage.store import Store
+from sealpool.types import ItemId
+from tests.unit.scheduler.fakes import FakeClock
+from tests.unit.scheduler.world import make_spec
+
+ITEMS = st.sampled_from([ItemId(f"i{i}") for i in range(6)])
+CALLS = st.lists(st.tuples(st.booleans(), st.dictionaries(ITEMS, st.tuples(st.integers(0, 1)), min_size=1)), max_size=8)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(calls=CALLS)
+def test_the_effective_labels_are_the_last_of_each_item(tmp_path: Path, calls: list) -> None:  # type: ignore[type-arg]
+    store = Store(open_engine(f"sqlite:///{tmp_path / 'log.db'}", connections=2), clock=FakeClock())
+    migrate(store)
+    with store.writing() as session:
+        name = f"c{len(campaigns.all_by_name(session, include_archived=True))}"
+        campaign = campaigns.add(session, make_spec(name=name, budget=100), now=store.clock.now())
+    expected: dict[bool, dict[ItemId, tuple[int, ...]]] = {False: {}, True: {}}
+    history = []
+    for held_out, given_labels in calls:
+        with store.writing() as session:
+            locked = campaigns.lock(session, name)
+            done = commit_labels(session, locked, given_labels, annotator="x", held_out=held_out, now=store.clock.now())
+        assert done.corrections == len(expected[held_out].keys() & given_labels.keys())
+        expected[held_out].update(given_labels)
+        history.append((locked.last_sequence, {kind: dict(known) for kind, known in expected.items()}))
+        assert locked.labelled == len(expected[False])
+    with store.reading() as session:
+        for sequence, known in history:
+            for held_out, effective in known.items():
+                found = labels.effective(session, campaign.id, held_out=held_out, until=sequence)
+                assert found == effective
+                listed = labels.page(
+                    session,
+                    campaign.id,
+                    held_out=held_out,
+                    only_effective=True,
+                    after=0,
+                    until=sequence,
+                    limit=100,
+                )
+                assert {row.item_id: tuple(row.classes) for row in listed} == effective
+                assert list(found) == [row.item_id for row in listed]
+    store.close()

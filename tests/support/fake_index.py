@@ -1,0 +1,171 @@
+"""An index server in memory, behind the learner's port: exact, small, and counting what it is asked."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learner.draws import draws_of, keys_of
+from sealpool.errors import FailedPrecondition, InvalidArgument, NotFound
+from sealpool.types import ItemId, Items
+from sealpool.v1 import common_pb2, index_pb2
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeUpdate:
+    added: Items
+    removed: list[ItemId]
+    info: common_pb2.CandidatePoolInfo
+    base_version: int
+    pool_direction: NDArray[np.float32]
+    pool_version: int
+
+
+@dataclass
+class _Campaign:
+    policy: str
+    versions: list[dict[ItemId, int]] = field(default_factory=lambda: [{}])  # members, with the version of their item
+    labelled: set[ItemId] = field(default_factory=set)
+
+
+class FakeIndex:
+    """One pool. `order` is the order in which candidates are sent: by id, or reversed."""
+
+    def __init__(self, vectors: dict[str, list[float]], *, pool: str = "pool", backwards: bool = False) -> None:
+        self.pool = pool
+        self.vectors = {ItemId(i): np.array(v, np.float32) for i, v in vectors.items()}
+        self.item_versions = dict.fromkeys(self.vectors, 1)
+        self.dimension = len(next(iter(vectors.values()))) if vectors else 2
+        self.version = 1
+        self.created_s = 1_000
+        self.backwards = backwards
+        self.campaigns: dict[str, _Campaign] = {}
+        self.calls: list[tuple[str, tuple[str, ...]]] = []
+
+    def put(self, item_id: str, vector: Sequence[float]) -> None:
+        self.version += 1
+        self.vectors[ItemId(item_id)] = np.array(vector, np.float32)
+        self.item_versions[ItemId(item_id)] = self.version
+        for campaign in self.campaigns.values():
+            if item_id in campaign.versions[-1]:
+                campaign.versions.append(campaign.versions[-1] | {ItemId(item_id): self.version})
+
+    def delete(self, item_id: str) -> None:
+        self.version += 1
+        del self.vectors[ItemId(item_id)]
+        for campaign in self.campaigns.values():
+            if item_id in campaign.versions[-1]:
+                campaign.versions.append({i: v for i, v in campaign.versions[-1].items() if i != item_id})
+
+    def get_pool(self, name: str) -> index_pb2.Pool:
+        if name != self.pool:
+            raise NotFound("pool", name)
+        pool = index_pb2.Pool(
+            spec=index_pb2.PoolSpec(name=name, dimension=self.dimension), version=self.version, size=len(self.vectors)
+        )
+        pool.created_at.FromSeconds(self.created_s)
+        return pool
+
+    def get_items(
+        self,
+        pool: str,
+        ids: Sequence[str],
+        *,
+        vectors: bool = True,
+        payloads: bool = False,
+        allow_missing: bool = False,
+    ) -> Items:
+        self.get_pool(pool)
+        self.calls.append(("get_items", tuple(ids)))
+        missing = [i for i in ids if i not in self.vectors]
+        if missing and not allow_missing:
+            raise NotFound("item", *missing, field="ids")
+        return self._items([ItemId(i) for i in ids if i in self.vectors], vectors=vectors)
+
+    def scan_items(self, pool: str, *, vectors: bool = True, payloads: bool = False) -> Iterator[Items]:
+        self.get_pool(pool)
+        ids = list(self.vectors)
+        for start in range(0, len(ids), 7):
+            yield self._items(ids[start : start + 7], vectors=vectors)
+
+    def sample_items(
+        self, pool: str, count: int, *, seed: int, campaign: str = "", exclude: Sequence[str] = ()
+    ) -> list[ItemId]:
+        self.get_pool(pool)
+        held = self.campaigns.get(campaign)
+        taken = {*exclude} | ({*held.versions[-1], *held.labelled} if held else set())
+        ids = sorted(i for i in self.vectors if i not in taken)
+        order = np.argsort(draws_of(keys_of(ids), seed)) if ids else []
+        return [ids[place] for place in order[:count]]
+
+    def expand_candidates(
+        self,
+        pool: str,
+        campaign: str,
+        labelled_ids: Sequence[str],
+        *,
+        policy: common_pb2.PolicySpec,
+        expand_from_ids: Sequence[str] | None = None,
+        held_version: int = 0,
+        vectors: bool = True,
+        payloads: bool = False,
+    ) -> FakeUpdate:
+        self.get_pool(pool)
+        self.calls.append(("expand", tuple(labelled_ids)))
+        name = policy.name or "seals"
+        if name not in ("seals", "full"):
+            raise InvalidArgument("policy.name", f"{name!r} is unknown")
+        if not self.vectors:
+            raise FailedPrecondition("the pool is empty")
+        held = self.campaigns.setdefault(campaign, _Campaign(name))
+        new = [ItemId(i) for i in labelled_ids if i not in held.labelled]
+        sources = [i for i in new if i in (labelled_ids if expand_from_ids is None else expand_from_ids)]
+        missing = [i for i in sources if i not in self.vectors]
+        if missing:
+            raise NotFound("item", *missing, field="expand_from_ids")
+        held.labelled.update(new)
+        grown = {*held.versions[-1], *self._proposed(name, sources, policy.k or 100)} - held.labelled
+        members = {i: self.item_versions[i] for i in grown}
+        if members != held.versions[-1] or new:
+            held.versions.append(members)
+        return self._difference(held, held_version)
+
+    def _proposed(self, policy: str, sources: Sequence[ItemId], k: int) -> set[ItemId]:
+        ids = list(self.vectors)
+        if policy == "full":
+            return set(ids)
+        matrix = np.stack(list(self.vectors.values()))
+        found: set[ItemId] = set()
+        for source in sources:
+            nearest = np.argsort(((matrix - self.vectors[source]) ** 2).sum(axis=1), kind="stable")
+            found.update([ids[place] for place in nearest if ids[place] != source][:k])
+        return found
+
+    def _difference(self, held: _Campaign, held_version: int) -> FakeUpdate:
+        base = held_version if held_version < len(held.versions) else 0
+        before, now = held.versions[base], held.versions[-1]
+        added = sorted((i for i, v in now.items() if before.get(i) != v), reverse=self.backwards)
+        removed = sorted(i for i in before if i not in now)
+        units = np.array([v / (np.linalg.norm(v) or 1) for i, v in self.vectors.items() if i not in held.labelled])
+        return FakeUpdate(
+            added=self._items(added, vectors=True),
+            removed=removed,
+            info=common_pb2.CandidatePoolInfo(
+                version=len(held.versions) - 1,
+                size=len(now),
+                pool_share=len(now) / len(self.vectors),
+                added=len(added),
+                removed=len(removed),
+                labelled=len(held.labelled),
+            ),
+            base_version=base,
+            pool_direction=units.mean(axis=0).astype(np.float32)
+            if len(units)
+            else np.zeros(self.dimension, np.float32),
+            pool_version=self.version,
+        )
+
+    def _items(self, ids: Sequence[ItemId], *, vectors: bool) -> Items:
+        rows = np.array([self.vectors[i] for i in ids], np.float32).reshape(len(ids), self.dimension)
+        return Items(ids=list(ids), vectors=rows if vectors else None)

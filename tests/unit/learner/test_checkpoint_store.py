@@ -1,0 +1,104 @@
+"""A checkpoint is read back as it was written, or not at all."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from learner.checkpoints import Checkpoint, CheckpointInfo, CheckpointStore
+from learner.models import make_classifier
+from learner.ports import ModelOptions, TrainingSet
+from learner.problem import Problem, Task
+from sealpool.errors import FailedPrecondition, NotFound
+
+CPU = torch.device("cpu")
+
+
+def make_checkpoint(*, campaign: str = "c", round_number: int = 0) -> Checkpoint:
+    problem = Problem(task=Task.BINARY, classes=("no", "ja ✓"))
+    classifier = make_classifier(ModelOptions(l2=0.5), problem)
+    vectors = np.random.default_rng(round_number).normal(size=(20, 3)).astype(np.float32)
+    report = classifier.fit(
+        TrainingSet(vectors=vectors, targets=np.arange(20) % 2),
+        seed=1,
+        device=CPU,
+        progress=lambda *_: None,
+        cancelled=lambda: False,
+    )
+    info = CheckpointInfo(
+        campaign=campaign,
+        round=round_number,
+        problem=problem,
+        model=ModelOptions(l2=0.5),
+        seed=1,
+        fingerprint="f" * 64,
+        examples_digest="e" * 64,
+        class_counts=(10, 10),
+        pool="pool",
+        pool_version=7,
+        dimension=3,
+        examples=20,
+        missing=1,
+        iterations=report.iterations,
+        loss=report.loss,
+    )
+    return Checkpoint(info=info, classifier=classifier)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path, keep=3, device=CPU)
+
+
+def test_what_was_saved_is_loaded(store: CheckpointStore, tmp_path: Path) -> None:
+    saved = make_checkpoint()
+    store.save(saved)
+    loaded = store.load("c", 0)
+    assert loaded.info == saved.info
+    vectors = torch.randn(5, 3)
+    assert torch.equal(loaded.classifier.predict_proba(vectors), saved.classifier.predict_proba(vectors))
+    assert [path.name for path in (tmp_path / "campaigns" / "c").iterdir()] == ["0.safetensors"]
+
+
+def test_a_round_without_a_checkpoint_is_not_found(store: CheckpointStore) -> None:
+    with pytest.raises(NotFound):
+        store.load("c", 0)
+    with pytest.raises(NotFound):
+        store.latest_round("c")
+
+
+def test_the_oldest_go_and_the_one_just_written_stays(store: CheckpointStore) -> None:
+    for round_number in (9, 10, 11, 12, 2):
+        store.save(make_checkpoint(round_number=round_number))
+    assert store.latest_round("c") == 12
+    for round_number in (2, 11, 12):
+        assert store.load("c", round_number).info.round == round_number
+    with pytest.raises(NotFound):
+        store.load("c", 9)
+
+
+def change_bit(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [change_bit, lambda content: content[:-5], lambda _: b"", lambda content: b"\xff" * len(content)],
+    ids=["a flipped bit", "a missing end", "nothing", "noise"],
+)
+def test_a_damaged_checkpoint_says_so(store: CheckpointStore, tmp_path: Path, damage) -> None:
+    store.save(make_checkpoint())
+    path = tmp_path / "campaigns" / "c" / "0.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(FailedPrecondition, match=r"damaged.*train the round again"):
+        store.load("c", 0)
+
+
+def test_another_format_says_so(store: CheckpointStore, tmp_path: Path) -> None:
+    store.save(make_checkpoint())
+    path = tmp_path / "campaigns" / "c" / "0.safetensors"
+    path.write_bytes(safetensors.numpy.save({"weights": np.zeros(2)}, {"format": "99"}))
+    with pytest.raises(FailedPrecondition, match="format 99; this learner reads 1"):
+        store.load("c", 0)
