@@ -1,0 +1,1 @@
+"""Candidate pools: what a campaign's next round may pick from, grown from what was labelled."""

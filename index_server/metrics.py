@@ -1,0 +1,79 @@
+"""Metrics of the index server, read from the pools when Prometheus asks."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from index_server.catalog import PoolCatalog
+from index_server.pool import Pool
+
+_PREFIX = "sealpool_index_server"
+
+
+class PoolCollector(Collector):
+    """Sizes and memory of pools and candidate pools."""
+
+    def __init__(self, catalog: PoolCatalog) -> None:
+        self._catalog = catalog
+
+    def describe(self) -> Iterator[Metric]:
+        """Return no samples: which there are depends on the pools."""
+        return iter(_families())
+
+    def collect(self) -> Iterator[Metric]:
+        """Read all pools that are ready."""
+        families = _families()
+        items, versions, memory, gpu, candidates, shares, added = families
+        device_bytes: Counter[str] = Counter()
+        for pool in (status.pool for status in self._catalog.statuses()):
+            if pool is None:
+                continue
+            name, engine = pool.spec.name, pool.index.engine
+            items.add_metric([name], pool.size)
+            versions.add_metric([name], pool.version)
+            memory.add_metric([name], engine.memory_bytes)
+            device_bytes[engine.device] += engine.memory_bytes
+            _add_campaigns(pool, candidates, shares, added)
+        # An engine on the GPU has the vectors once there and once in host memory.
+        gpu.add_metric(["cuda:0"], device_bytes["cuda"] / 2)
+        return iter(families)
+
+
+def _add_campaigns(
+    pool: Pool, candidates: GaugeMetricFamily, shares: GaugeMetricFamily, added: CounterMetricFamily
+) -> None:
+    for campaign, size in pool.campaign_sizes().items():
+        labels = [pool.spec.name, campaign]
+        candidates.add_metric(labels, size.candidates)
+        shares.add_metric(labels, size.candidates / pool.size if pool.size else 0.0)
+        added.add_metric(labels, size.entered)
+
+
+def _families() -> tuple[
+    GaugeMetricFamily,
+    GaugeMetricFamily,
+    GaugeMetricFamily,
+    GaugeMetricFamily,
+    GaugeMetricFamily,
+    GaugeMetricFamily,
+    CounterMetricFamily,
+]:
+    def gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+        return GaugeMetricFamily(f"{_PREFIX}_{name}", text, labels=labels)
+
+    return (
+        gauge("pool_items", "Items of a pool.", "pool"),
+        gauge("pool_version", "Version of a pool.", "pool"),
+        gauge("index_memory_bytes", "Memory of a pool's index, host and device.", "pool"),
+        gauge("gpu_memory_bytes", "Memory of the vectors on a GPU.", "device"),
+        gauge("candidate_pool_items", "Candidates of a campaign.", "pool", "campaign"),
+        gauge("candidate_pool_share_ratio", "Candidates as a share of the pool's items.", "pool", "campaign"),
+        CounterMetricFamily(
+            f"{_PREFIX}_candidates_added",
+            "Items that became candidates, since the campaign began.",
+            labels=("pool", "campaign"),
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Pools on disk: one directory a pool, durable before anything is acknowledged."""

@@ -1,0 +1,79 @@
+"""Files that are on disk when we say so."""
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sealpool.errors import ResourceExhausted
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "File too large", "database or disk is full")
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the file's content is on disk."""
+    _sync(path, os.O_RDONLY)
+
+
+def sync_directory(path: Path) -> None:
+    """Wait until the directory's entries are on disk."""
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def sync_files(paths: Iterable[Path]) -> None:
+    """Wait until files, and then their directories, are on disk."""
+    directories = {}
+    for path in paths:
+        sync_file(path)
+        directories[path.parent] = True
+    for directory in directories:
+        sync_directory(directory)
+
+
+def sync_tree(root: Path) -> None:
+    """Wait until everything below `root`, and itself, is on disk."""
+    for directory, _, names in os.walk(root):
+        for name in names:
+            sync_file(Path(directory, name))
+        sync_directory(Path(directory))
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Put `content` into `path` whole, on disk, in place of what was there: after a crash it is either or."""
+    temporary = path.with_name(f".{path.name}.new")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_directory(path.parent)
+
+
+@contextmanager
+def full_disk_is_exhaustion(what: str, path: Path) -> Iterator[None]:
+    """Turn the errors of a full disk, however a library dresses them, into ResourceExhausted."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        if not is_disk_full(error):
+            raise
+        status = os.statvfs(path)
+        free = status.f_bavail * status.f_frsize
+        raise ResourceExhausted(f"disk space for {what}", limit=free, setting="data_dir") from error
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that the disk is full. Lance's say so in their text alone."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return any(text in str(error) for text in _FULL_TEXTS)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,78 @@
+"""A real index server in this process, and a stub to call it with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
+
+from index_server.app import build
+from index_server.settings import IndexServerSettings
+from sealpool.runtime.server import ServiceServer
+from sealpool.v1 import index_pb2_grpc
+
+LIMITS = {
+    "max_pools": 3,
+    "max_upsert_rows": 500,
+    "max_ids": 200,
+    "max_k": 100,
+    "max_queries": 20,
+    "max_neighbors": 1500,
+    "max_sample": 50,
+    "max_candidates": 60,
+    "max_campaigns": 2,
+}
+
+
+@dataclass
+class Server:
+    """The server, and where it can be started again on the same data."""
+
+    data_dir: Path
+    registry: CollectorRegistry
+    running: ServiceServer
+    channel: grpc.Channel
+
+    @property
+    def stub(self) -> index_pb2_grpc.IndexServiceStub:
+        return index_pb2_grpc.IndexServiceStub(self.channel)
+
+    def stop(self) -> None:
+        self.channel.close()
+        self.running.stop()
+
+    def restart(self, **settings: object) -> None:
+        self.stop()
+        other = start(self.data_dir, **settings)
+        self.registry, self.running, self.channel = other.registry, other.running, other.channel
+
+
+def start(data_dir: Path, **settings: object) -> Server:
+    """Start a server and return once it says SERVING."""
+    registry = CollectorRegistry()
+    values = {**LIMITS, "listen": "127.0.0.1:0", "metrics_listen": "", "data_dir": data_dir, "search_threads": 1}
+    running = build(
+        IndexServerSettings(**{**values, **settings}),
+        registry=registry,
+        log=structlog.wrap_logger(structlog.ReturnLogger()),
+    )
+    channel = grpc.insecure_channel(running.address)
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
+    assert any(answer.status == health_pb2.HealthCheckResponse.SERVING for answer in watch)
+    watch.cancel()
+    return Server(data_dir, registry, running, channel)
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = start(tmp_path)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def stub(server):
+    return server.stub
