@@ -75,7 +75,8 @@ class ServiceServer:
         self._close_callbacks: list[Callable[[], None]] = []
         self._stop_asked = threading.Event()
         self._stop_reasons: SimpleQueue[str] = SimpleQueue()
-        self._stopped = threading.Event()
+        self._stopping = threading.Lock()
+        self._stopped = False
         self._metrics_server: tuple[WSGIServer, threading.Thread] | None = None
         self.address = ""
         self.metrics_address = ""
@@ -139,10 +140,13 @@ class ServiceServer:
                 return self._stop_reasons.get(timeout=_SIGNAL_CHECK_S)
 
     def stop(self) -> None:
-        """Stop in stages and return when everything is closed."""
-        if self._stopped.is_set():
-            return
-        self._stopped.set()
+        """Stop in stages and return when everything is closed, also if another thread has begun to."""
+        with self._stopping:
+            if not self._stopped:
+                self._stop_in_stages()
+                self._stopped = True
+
+    def _stop_in_stages(self) -> None:
         self._stop_asked.set()
         self._stop_reasons.put("stop()")
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)

@@ -1,0 +1,87 @@
+"""What `campaign create` was told, as a CampaignSpec."""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+from sealpool.client import IndexClient
+from sealpool.errors import InvalidArgument
+from sealpool.v1 import common_pb2
+
+
+class Task(StrEnum):
+    """How many classes an item may have."""
+
+    BINARY = "binary"
+    MULTICLASS = "multiclass"
+    MULTILABEL = "multilabel"
+
+
+class Oracle(StrEnum):
+    """Who labels."""
+
+    EXTERNAL = "external"
+    DATASET = "dataset"
+
+
+class Fill(StrEnum):
+    """What fills a batch when the candidate pool runs short."""
+
+    RANDOM = "random"
+    NONE = "none"
+
+
+class DensityOver(StrEnum):
+    """The items whose mean direction information_density takes."""
+
+    CANDIDATES = "candidates"
+    POOL = "pool"
+
+
+class ClassWeight(StrEnum):
+    """How much a label of a rare class counts."""
+
+    NONE = "none"
+    BALANCED = "balanced"
+
+
+def task_kind(task: Task) -> common_pb2.TaskKind.ValueType:
+    """Return the value on the wire."""
+    return common_pb2.TaskKind.Value(f"TASK_KIND_{task.name}")
+
+
+def resolve_task(task: Task | None, classes: Sequence[str], *, most_labels: int = 1) -> Task:
+    """Return `task`, or, if it is None, the one that fits: several labels an item, two classes, or more."""
+    if task is not None:
+        return task
+    if most_labels > 1:
+        return Task.MULTILABEL
+    return Task.BINARY if len(classes) == 2 else Task.MULTICLASS
+
+
+def classes_in_metadata(index: IndexClient, pool: str, field: str) -> tuple[list[str], int]:
+    """Read every item's metadata and return the classes in `field`, sorted, and the most that one item has.
+
+    Raises
+    ------
+    InvalidArgument
+        No item has the field, or one has neither a text nor a list of texts there.
+    """
+    found: set[str] = set()
+    most = 0
+    for items in index.scan_items(pool, vectors=False, payloads=True):
+        for item_id, payload in zip(items.ids, items.payloads or (), strict=True):
+            labels = _labels(payload.metadata.get(field, ()), item_id, field)
+            most = max(most, len(labels))
+            found.update(labels)
+    if not found:
+        raise InvalidArgument("--classes-from-metadata", f"no item of {pool} has metadata {field!r}")
+    return sorted(found), most
+
+
+def _labels(value: object, item_id: str, field: str) -> list[str]:
+    labels = [value] if isinstance(value, str) else value
+    if not isinstance(labels, Iterable) or not all(isinstance(label, str) for label in labels):
+        raise InvalidArgument(
+            "--classes-from-metadata", f"metadata {field!r} of {item_id!r} is not a text or a list of texts"
+        )
+    return list(labels)

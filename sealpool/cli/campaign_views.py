@@ -1,0 +1,108 @@
+"""Campaigns, rounds and events, as tables and lines."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from sealpool.cli.output import count, facts, plain, quality, seconds, share, table
+from sealpool.v1 import scheduler_pb2
+
+_ROUND_COLUMNS = [
+    ">round",
+    ">labels",
+    ">candidates",
+    ">share",
+    ">accuracy",
+    ">mean AP",
+    ">expand s",
+    ">train s",
+    ">score s",
+]
+
+
+def rounds_table(rounds: Sequence[scheduler_pb2.Round]) -> Table:
+    """Return one line a round; how it stands is said only where one has not finished."""
+    rows = [_round_row(one) for one in rounds]
+    if all(one.state == scheduler_pb2.ROUND_STATE_FINISHED for one in rounds):
+        return table("", _ROUND_COLUMNS, rows)
+    states = [str(plain(one)["state"]) + (f": {one.error}" if one.error else "") for one in rounds]
+    return table("", [*_ROUND_COLUMNS, "state"], [[*row, state] for row, state in zip(rows, states, strict=True)])
+
+
+def _round_row(one: scheduler_pb2.Round) -> list[str]:
+    measured = one.HasField("quality")
+    selected = one.candidates.version > 0  # the seed set and the last model come without candidates
+    return [
+        str(one.number),
+        count(one.labels),
+        count(one.candidates.size) if selected else "–",
+        share(one.candidates.pool_share) if selected else "–",
+        quality(one.quality.accuracy) if measured else "–",
+        quality(one.quality.mean_average_precision) if measured else "–",
+        seconds(one.seconds.expand),
+        seconds(one.seconds.train),
+        seconds(one.seconds.score),
+    ]
+
+
+def campaigns_table(campaigns: Sequence[scheduler_pb2.Campaign]) -> Table:
+    """Return one line a campaign."""
+    columns = ["campaign", "pool", "state", ">rounds", ">labels", ">budget", ">open", ">leased", "strategy"]
+    rows = [
+        (
+            one.spec.name,
+            one.spec.pool,
+            str(plain(one)["state"]),
+            count(one.rounds),
+            count(one.labels),
+            count(one.spec.budget),
+            count(one.open_tasks),
+            count(one.leased_tasks),
+            one.spec.strategy.name,
+        )
+        for one in campaigns
+    ]
+    return table("", columns, rows)
+
+
+def campaign_facts(campaign: scheduler_pb2.Campaign) -> Table:
+    """Return what there is to say of one campaign."""
+    spec = campaign.spec
+    classes = ", ".join(spec.classes[:8]) + (f" and {len(spec.classes) - 8} more" if len(spec.classes) > 8 else "")
+    pairs = {
+        "state": str(plain(campaign)["state"]),
+        "pool": spec.pool,
+        "task": str(plain(spec)["task"]),
+        "classes": classes,
+        "labels": f"{count(campaign.labels)} of {count(spec.budget)}",
+        "rounds": count(campaign.rounds),
+        "tasks": f"{count(campaign.open_tasks)} open, {count(campaign.leased_tasks)} leased",
+        "picks": f"{spec.strategy.name or 'entropy'} over {_policy_words(spec)}, batches of {count(spec.batch_size)}",
+        "labelled by": spec.oracle.name or "external",
+        "measured on": spec.evaluation_pool or "nothing (no evaluation pool)",
+    }
+    return facts(f"campaign {spec.name}", pairs)
+
+
+def _policy_words(spec: scheduler_pb2.CampaignSpec) -> str:
+    if spec.policy.name == "full":
+        return "the whole pool"
+    words = f"{spec.policy.name or 'seals'} (k = {spec.policy.k or 100})"
+    return words + (f", {share(spec.exploration)} exploration" if spec.exploration else "")
+
+
+def event_line(event: scheduler_pb2.WatchCampaignResponse) -> str:
+    """Return one event in one line."""
+    when = f"{event.at.ToDatetime():%Y-%m-%d %H:%M:%S} UTC  #{event.sequence}  "
+    if event.HasField("campaign_state_changed"):
+        return f"{when}campaign is {plain(event.campaign_state_changed)['state']}"
+    if event.HasField("labels_arrived"):
+        arrived = event.labels_arrived
+        return f"{when}{count(arrived.accepted)} labels arrived, {count(arrived.labels)} now"
+    one = event.round_changed.round
+    words = f"{when}round {one.number} {plain(one)['state']}, {count(one.labels)} labels"
+    if one.candidates.size:
+        words += f", {count(one.candidates.size)} candidates ({share(one.candidates.pool_share)} of the pool)"
+    if one.HasField("quality"):
+        words += f", accuracy {quality(one.quality.accuracy)}"
+    return words + (f": {one.error}" if one.error else "")

@@ -1,0 +1,383 @@
+"""`sealpool campaign …`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sealpool.cli import export as exports
+from sealpool.cli.campaign_spec import (
+    ClassWeight,
+    DensityOver,
+    Fill,
+    Oracle,
+    Task,
+    classes_in_metadata,
+    resolve_task,
+    task_kind,
+)
+from sealpool.cli.campaign_views import campaign_facts, campaigns_table, event_line, rounds_table
+from sealpool.cli.options import INDEX, SCHEDULER, AsJson, Index, Scheduler, index_client, scheduler_client
+from sealpool.cli.output import answer_json, count, note, plain, say
+from sealpool.cli.rounds import run_rounds
+from sealpool.v1 import common_pb2, scheduler_pb2
+
+app = typer.Typer(help="Campaigns: one labelling effort on one pool, in rounds.", no_args_is_help=True)
+
+CampaignName = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Name of the campaign.", show_default=False)]
+
+_CLASSES, _MODEL, _PICKING, _ROUNDS, _LABELS = "Classes", "Model", "What is picked", "Rounds", "Who labels"
+
+
+@app.command()
+def create(
+    name: CampaignName,
+    *,
+    pool: Annotated[str, typer.Option(help="Pool to pick from.", show_default=False)],
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", metavar="CLASS", help="A class; give it once for each.", rich_help_panel=_CLASSES),
+    ] = None,
+    classes_from_metadata: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD",
+            help="Take the classes from this metadata field of the pool's items (reads them all).",
+            rich_help_panel=_CLASSES,
+        ),
+    ] = None,
+    task: Annotated[
+        Task | None,
+        typer.Option(
+            help="binary: the second class is the positive one. Default: binary for two classes, otherwise multiclass; "
+            "multilabel where --classes-from-metadata finds several on one item.",
+            rich_help_panel=_CLASSES,
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model of the learner.", rich_help_panel=_MODEL)] = "logistic_regression",
+    l2: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Weight of the squared-norm penalty; more is smoother, surer with few labels. 0: the model's default.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = 0.0,
+    max_iterations: Annotated[
+        int,
+        typer.Option(min=0, max=10_000, help="Of the optimiser. 0: the model's default.", rich_help_panel=_MODEL),
+    ] = 0,
+    class_weight: Annotated[
+        ClassWeight,
+        typer.Option(help="balanced: a label of a rare class counts more.", rich_help_panel=_MODEL),
+    ] = ClassWeight.NONE,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            help="How candidates are scored: random, least_confidence, margin, entropy, most_likely_positive (finds "
+            "rare positives, teaches little), information_density.",
+            rich_help_panel=_PICKING,
+        ),
+    ] = "entropy",
+    base: Annotated[
+        str,
+        typer.Option(help="information_density: the strategy it weights. Default: entropy.", rich_help_panel=_PICKING),
+    ] = "",
+    beta: Annotated[
+        float | None,
+        typer.Option(min=0, help="information_density: exponent of the density. Default: 1.", rich_help_panel=_PICKING),
+    ] = None,
+    density_over: Annotated[
+        DensityOver,
+        typer.Option(help="information_density: the items the density is of.", rich_help_panel=_PICKING),
+    ] = DensityOver.CANDIDATES,
+    positive_class: Annotated[
+        str,
+        typer.Option(
+            help="most_likely_positive: the class looked for. Default: the second of two.", rich_help_panel=_PICKING
+        ),
+    ] = "",
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="What may be picked: seals (nearest neighbours of labelled items) or full (the whole pool).",
+            rich_help_panel=_PICKING,
+        ),
+    ] = "seals",
+    k: Annotated[
+        int,
+        typer.Option(
+            "--k",
+            min=0,
+            help="seals: neighbours that a labelled item brings. More finds more and costs more a round. 0: 100.",
+            rich_help_panel=_PICKING,
+        ),
+    ] = 0,
+    expand_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--expand-from",
+            metavar="CLASS",
+            help="Only items of this class bring their neighbours; give it once for each. For rare classes: the "
+            "candidate pool stays many times smaller at about the same quality. Default: all.",
+            rich_help_panel=_PICKING,
+        ),
+    ] = None,
+    exploration: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of each batch drawn at random outside the candidates: finds what no neighbour leads to.",
+            rich_help_panel=_PICKING,
+        ),
+    ] = 0.0,
+    fill: Annotated[
+        Fill,
+        typer.Option(
+            help="What fills a batch when candidates run short: random items, or nothing.", rich_help_panel=_PICKING
+        ),
+    ] = Fill.RANDOM,
+    batch: Annotated[int, typer.Option(min=1, max=100_000, help="Items a round.", rich_help_panel=_ROUNDS)] = 100,
+    budget: Annotated[
+        int,
+        typer.Option(min=1, help="Labels in all, seed set included.", rich_help_panel=_ROUNDS, show_default=False),
+    ],
+    seed_size: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Items drawn at random for the first round. 0: you submit the first labels yourself.",
+            rich_help_panel=_ROUNDS,
+        ),
+    ] = 100,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of every random choice: same seed, same picks.", rich_help_panel=_ROUNDS)
+    ] = 0,
+    after_labels: Annotated[
+        int,
+        typer.Option(min=0, help="Run a round when so many labels have arrived. 0: off.", rich_help_panel=_ROUNDS),
+    ] = 0,
+    interval: Annotated[
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="Run a round every so often. 0: off.", rich_help_panel=_ROUNDS),
+    ] = 0.0,
+    cron: Annotated[
+        str, typer.Option(help='Run a round by the clock, UTC: "0 6 * * 1-5".', rich_help_panel=_ROUNDS)
+    ] = "",
+    oracle: Annotated[
+        Oracle,
+        typer.Option(
+            help="external: people or systems that take tasks; dataset: true labels that lie in the items' metadata.",
+            rich_help_panel=_LABELS,
+        ),
+    ] = Oracle.EXTERNAL,
+    metadata_field: Annotated[
+        str, typer.Option(help="dataset: the metadata field with the labels.", rich_help_panel=_LABELS)
+    ] = "labels",
+    lease: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=604_800,
+            metavar="SECONDS",
+            help="How long a task stays with who took it. 0: an hour.",
+            rich_help_panel=_LABELS,
+        ),
+    ] = 0.0,
+    evaluation_pool: Annotated[
+        str,
+        typer.Option(help="Pool of held-out items that each round's model is measured on.", rich_help_panel=_LABELS),
+    ] = "",
+    index: Index = INDEX,
+    scheduler: Scheduler = SCHEDULER,
+    as_json: AsJson = False,
+) -> None:
+    """Begin a campaign.
+
+    Examples: `sealpool campaign create spam --pool mails --class ham --class spam --budget 1000 --expand-from spam`,
+    `sealpool campaign create replay --pool news --classes-from-metadata labels --oracle dataset --budget 2000`
+    """
+    if bool(classes) == bool(classes_from_metadata):
+        raise typer.BadParameter("give the classes with --class, or --classes-from-metadata FIELD")
+    most_labels = 1
+    if classes_from_metadata:
+        with index_client(index) as items:
+            classes, most_labels = classes_in_metadata(items, pool, classes_from_metadata)
+    names = classes or []
+    spec = scheduler_pb2.CampaignSpec(
+        name=name,
+        pool=pool,
+        task=task_kind(resolve_task(task, names, most_labels=most_labels)),
+        classes=names,
+        model=common_pb2.ModelSpec(
+            name=model,
+            l2=l2,
+            max_iterations=max_iterations,
+            class_weight=common_pb2.ClassWeight.Value(f"CLASS_WEIGHT_{class_weight.name}"),
+        ),
+        strategy=common_pb2.StrategySpec(
+            name=strategy,
+            base=base,
+            beta=beta,
+            density_over=common_pb2.DensityOver.Value(f"DENSITY_OVER_{density_over.name}"),
+            positive_class=positive_class,
+        ),
+        policy=common_pb2.PolicySpec(name=policy, k=k),
+        expand_from_classes=expand_from or [],
+        batch_size=batch,
+        budget=budget,
+        seed=seed,
+        seed_size=seed_size,
+        exploration=exploration,
+        fill=scheduler_pb2.Fill.Value(f"FILL_{fill.name}"),
+        rule=scheduler_pb2.RoundRule(after_labels=after_labels, interval_seconds=interval, cron=cron),
+        oracle=scheduler_pb2.OracleSpec(name=oracle.value, metadata_field=metadata_field),
+        evaluation_pool=evaluation_pool,
+        lease_seconds=lease,
+    )
+    with scheduler_client(scheduler) as client:
+        campaign = client.create_campaign(spec)
+    if as_json:
+        answer_json(plain(campaign))
+    else:
+        sizes = f"{count(budget)} labels in batches of {count(batch)}"
+        say(f"campaign {name} on {pool}: {count(len(names))} classes, {sizes}")
+
+
+@app.command()
+def run(
+    name: CampaignName,
+    *,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many rounds. Default: until the campaign is done, or its tasks wait for labels."),
+    ] = None,
+    scheduler: Scheduler = SCHEDULER,
+    as_json: AsJson = False,
+) -> None:
+    """Run rounds now, whatever the campaign's rule says.
+
+    With an external oracle a round ends when its tasks are there: label them (`sealpool tasks next`), and run again.
+
+    Example: `sealpool campaign run spam --rounds 1`
+    """
+    with scheduler_client(scheduler) as client:
+        finished = run_rounds(client, name, limit=rounds)
+        campaign = client.get_campaign(name)
+    if as_json:
+        answer_json({"campaign": plain(campaign), "rounds": [plain(one) for one in finished]})
+        return
+    if finished:
+        say(rounds_table(finished))
+    say(campaign_facts(campaign))
+
+
+@app.command()
+def show(name: CampaignName, *, scheduler: Scheduler = SCHEDULER, as_json: AsJson = False) -> None:
+    """Show one campaign and its rounds."""
+    with scheduler_client(scheduler) as client:
+        campaign = client.get_campaign(name)
+        rounds = client.list_rounds(name)
+    if as_json:
+        answer_json({"campaign": plain(campaign), "rounds": [plain(one) for one in rounds]})
+        return
+    say(campaign_facts(campaign))
+    if rounds:
+        say(rounds_table(rounds))
+
+
+@app.command("list")
+def list_(
+    *,
+    archived: Annotated[bool, typer.Option("--archived", help="Those that were archived too.")] = False,
+    scheduler: Scheduler = SCHEDULER,
+    as_json: AsJson = False,
+) -> None:
+    """List campaigns."""
+    with scheduler_client(scheduler) as client:
+        campaigns = client.list_campaigns(include_archived=archived)
+    if as_json:
+        answer_json({"campaigns": [plain(campaign) for campaign in campaigns]})
+    elif campaigns:
+        say(campaigns_table(campaigns))
+    else:
+        say("no campaigns yet; `sealpool campaign create NAME …` begins one")
+
+
+@app.command()
+def watch(
+    name: CampaignName,
+    *,
+    after: Annotated[int, typer.Option(min=0, metavar="SEQUENCE", help="Only events after this one.")] = 0,
+    scheduler: Scheduler = SCHEDULER,
+    as_json: AsJson = False,
+) -> None:
+    """Follow a campaign's events until Ctrl-C or until it is archived. With --json, one object a line."""
+    with scheduler_client(scheduler) as client:
+        for event in client.watch_campaign(name, after_sequence=after):
+            if as_json:
+                answer_json(plain(event))
+            else:
+                say(event_line(event))
+
+
+@app.command()
+def pause(name: CampaignName, *, scheduler: Scheduler = SCHEDULER, as_json: AsJson = False) -> None:
+    """Start no round and hand out no task until it is resumed; labels are still taken."""
+    with scheduler_client(scheduler) as client:
+        _answer_change(client.pause_campaign(name), as_json)
+
+
+@app.command()
+def resume(name: CampaignName, *, scheduler: Scheduler = SCHEDULER, as_json: AsJson = False) -> None:
+    """Go on after a pause."""
+    with scheduler_client(scheduler) as client:
+        _answer_change(client.resume_campaign(name), as_json)
+
+
+@app.command()
+def archive(name: CampaignName, *, scheduler: Scheduler = SCHEDULER, as_json: AsJson = False) -> None:
+    """End a campaign for good; its labels and rounds stay readable."""
+    with scheduler_client(scheduler) as client:
+        _answer_change(client.archive_campaign(name), as_json)
+
+
+def _answer_change(campaign: scheduler_pb2.Campaign, as_json: bool) -> None:
+    if as_json:
+        answer_json(plain(campaign))
+    else:
+        say(f"campaign {campaign.spec.name} is {plain(campaign)['state']}")
+
+
+@app.command()
+def export(
+    name: CampaignName,
+    *,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write. Default: stdout.")
+    ] = None,
+    kind: Annotated[
+        exports.Kind | None,
+        typer.Option("--format", help="Default: by the name of FILE; JSON Lines otherwise."),
+    ] = None,
+    history: Annotated[
+        bool, typer.Option("--history", help="Labels that were corrected since, too; in the order they came.")
+    ] = False,
+    held_out: Annotated[bool, typer.Option("--held-out", help="The labels for evaluation instead.")] = False,
+    scheduler: Scheduler = SCHEDULER,
+    as_json: AsJson = False,
+) -> None:
+    """Write the labels: item, classes, who labelled, when.
+
+    Example: `sealpool campaign export spam -o labels.csv`
+    """
+    if as_json and output is None:
+        raise typer.BadParameter("--json needs --output: without it, stdout holds the labels")
+    with scheduler_client(scheduler) as client:
+        labels = client.list_labels(name, only_effective=not history, held_out=held_out)
+        written = exports.write_labels(labels, output, exports.kind_of(output, kind))
+    if as_json:
+        answer_json({"campaign": name, "labels": written, "file": str(output)})
+    elif output is not None:
+        note(f"{count(written)} labels of {name} in {output}")

@@ -1,0 +1,250 @@
+"""The three services as child processes: started together, watched, stopped together."""
+
+import contextlib
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Self
+
+import grpc
+
+from sealpool.cli.options import need
+from sealpool.errors import FailedPrecondition, InternalError, Unavailable
+
+EXTRAS = {"index_server": "index", "learner": "learner", "scheduler": "scheduler"}
+"""The services, in the order in which they start, and the extra that installs each. They stop in reverse: a round
+that is under way in the scheduler still needs the other two to end."""
+
+_LOG_LINES = 15
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServicePlan:
+    """How one service is started."""
+
+    module: str
+    port: int
+    metrics_port: int | None
+    data_dir: Path
+    log_file: Path
+    flags: Sequence[str] = ()
+
+    @property
+    def address(self) -> str:
+        """Where it will listen."""
+        return f"127.0.0.1:{self.port}"
+
+    def command(self, supervisor: int) -> list[str]:
+        """Return the command line that starts it."""
+        metrics = "" if self.metrics_port is None else f"127.0.0.1:{self.metrics_port}"
+        own = ["--listen", self.address, f"--metrics-listen={metrics}", "--data-dir", str(self.data_dir)]
+        return [sys.executable, "-m", "sealpool.cli.child", str(supervisor), self.module, *own, *self.flags]
+
+
+def plan_services(
+    directory: Path, *, ports: Mapping[str, int], metrics: bool, flags: Sequence[str] = ()
+) -> list[ServicePlan]:
+    """Return how to start all three on loopback, with their data and logs under `directory`.
+
+    A port 0 in `ports` takes a free one. A service's metrics port is ten above its own, or any free one with port 0.
+    """
+    free = iter(_free_ports(2 * len(EXTRAS)))
+    chosen = {module: ports[module] or next(free) for module in EXTRAS}
+    address = {module: f"127.0.0.1:{port}" for module, port in chosen.items()}
+    links = {
+        "index_server": [],
+        "learner": ["--index-server", address["index_server"]],
+        "scheduler": ["--index-server", address["index_server"], "--learner", address["learner"]],
+    }
+    return [
+        ServicePlan(
+            module=module,
+            port=chosen[module],
+            metrics_port=(ports[module] + 10 if ports[module] else next(free)) if metrics else None,
+            data_dir=directory / module,
+            log_file=directory / "logs" / f"{module}.log",
+            flags=[*links[module], *flags],
+        )
+        for module in EXTRAS
+    ]
+
+
+@dataclass(slots=True)
+class _Child:
+    plan: ServicePlan
+    process: subprocess.Popen[bytes]
+
+
+@dataclass(slots=True)
+class Services:
+    """The three services while they run; a context manager that leaves none behind.
+
+    Parameters
+    ----------
+    plans
+        How to start them, in order.
+    stop_within_s
+        What each gets to stop by itself before it is killed.
+    environment
+        Of the processes; None means ours.
+    """
+
+    plans: Sequence[ServicePlan]
+    environment: Mapping[str, str] | None = None
+    stop_within_s: float = 30.0
+    _children: list[_Child] = field(default_factory=list)
+    _ended: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
+
+    def __enter__(self) -> Self:
+        try:
+            for plan in self.plans:
+                self._start(plan)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def address(self, module: str) -> str:
+        """Return host:port of one service."""
+        return next(plan.address for plan in self.plans if plan.module == module)
+
+    def wait_until_serving(self, *, within_s: float = 120.0) -> None:
+        """Return when all say SERVING to a health check.
+
+        Raises
+        ------
+        InternalError
+            One ended; the message has the end of its log.
+        Unavailable
+            One was not ready in time.
+        """
+        deadline = time.monotonic() + within_s
+        for plan in self.plans:
+            while not _is_serving(plan.address, wait_s=0.5):
+                self.check()
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"{plan.module} is not ready after {within_s:.0f} s; its log: {plan.log_file}")
+
+    def check(self) -> None:
+        """Raise InternalError if a service has ended by itself."""
+        for child in self._children:
+            if child.process.poll() is not None:
+                raise self._death_of(child)
+
+    def wait_for_death(self) -> None:
+        """Block until a service ends, then raise InternalError."""
+        while True:
+            # With a timeout, since a bare get() is not woken by a signal that the kernel gave to another thread.
+            with contextlib.suppress(queue.Empty):
+                self._ended.get(timeout=0.5)
+            self.check()
+
+    def stop(self) -> None:
+        """Stop all, last started first, and return when none is left. A second Ctrl-C kills at once."""
+        try:
+            for child in reversed(self._children):
+                _end(child.process, within_s=self.stop_within_s)
+        finally:
+            for child in self._children:
+                child.process.kill()
+            for child in self._children:
+                child.process.wait()
+
+    def _start(self, plan: ServicePlan) -> None:
+        if find_spec(plan.module) is None:
+            raise FailedPrecondition(
+                f'the service {plan.module} is not installed: pip install "sealpool[{EXTRAS[plan.module]}]"'
+            )
+        plan.log_file.parent.mkdir(parents=True, exist_ok=True)
+        with plan.log_file.open("ab") as log:
+            # Its own session: Ctrl-C in the terminal reaches the supervisor alone, which stops them in order.
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                plan.command(os.getpid()),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                start_new_session=True,
+            )
+        self._children.append(_Child(plan, process))
+        threading.Thread(target=self._report_end, args=(plan.module, process), daemon=True).start()
+
+    def _report_end(self, module: str, process: "subprocess.Popen[bytes]") -> None:
+        process.wait()
+        self._ended.put(module)
+
+    def _death_of(self, child: _Child) -> InternalError:
+        code = child.process.returncode
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return ServiceDied(f"{child.plan.module} {how}; its log: {child.plan.log_file}", tail(child.plan.log_file))
+
+
+class ServiceDied(InternalError):
+    """A child process ended by itself. `log_tail` is the end of its log."""
+
+    def __init__(self, message: str, log_tail: str) -> None:
+        super().__init__(message)
+        self.log_tail = log_tail
+
+
+def tail(path: Path, *, lines: int = _LOG_LINES) -> str:
+    """Return the last lines of a file, "" where there is none."""
+    if not path.is_file():
+        return ""
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def last_error(log_files: Sequence[Path]) -> str:
+    """Return the last line that a service logged as an error, with the name of its log; "" if none did."""
+    for log_file in log_files:
+        errors = [line for line in tail(log_file, lines=1_000).splitlines() if '"level": "error"' in line]
+        if errors:
+            return f"{log_file}: {errors[-1]}"
+    return ""
+
+
+def _end(process: "subprocess.Popen[bytes]", *, within_s: float) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _is_serving(address: str, *, wait_s: float) -> bool:
+    health = need("grpc_health.v1.health_pb2", extra="server")
+    stubs = need("grpc_health.v1.health_pb2_grpc", extra="server")
+    with grpc.insecure_channel(address, options=[("grpc.max_reconnect_backoff_ms", 200)]) as channel:
+        try:
+            answer = stubs.HealthStub(channel).Check(health.HealthCheckRequest(), timeout=wait_s, wait_for_ready=True)
+        except grpc.RpcError:
+            return False
+    if answer.status != health.HealthCheckResponse.SERVING:
+        time.sleep(0.05)
+        return False
+    return True
+
+
+def _free_ports(number: int) -> list[int]:
+    # All are held until the last is known, so that none comes twice.
+    sockets = [socket.socket() for _ in range(number)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
