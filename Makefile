@@ -5,7 +5,7 @@ BIN := .venv/bin
 DATA ?=
 EMBEDDER ?=
 
-.PHONY: demo test lint format proto install clean help
+.PHONY: demo test lint format proto docs install clean help
 
 help:  ## Say what can be typed
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 12
@@ -22,6 +22,7 @@ lint: install  ## Check style, types, imports between rooms, and that the stubs 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python proto/generate.py --check
+	$(BIN)/python docs/generate.py --check
 
 format: install  ## Put the code into the house's format
 	$(BIN)/ruff check --fix .
@@ -29,6 +30,9 @@ format: install  ## Put the code into the house's format
 
 proto: install  ## Write sealpool/v1 from proto/
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python proto/generate.py
+
+docs: install  ## Write docs/settings.md and docs/metrics.md from the code
+	$(BIN)/python docs/generate.py
 
 install: .venv/installed  ## Make or update .venv
 

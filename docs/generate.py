@@ -1,0 +1,125 @@
+"""Write docs/settings.md and docs/metrics.md from the code, or, with --check, say whether they are current."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+from pydantic.fields import FieldInfo
+
+from index_server.catalog import PoolCatalog
+from index_server.metrics import PoolCollector
+from index_server.settings import IndexServerSettings
+from learner.metrics import LearnerMetrics, SizeCollector
+from learner.settings import LearnerSettings
+from scheduler.metrics import CampaignCollector
+from scheduler.settings import SchedulerSettings
+from scheduler.storage.store import Store
+from sealpool.runtime.metrics import CallMetrics
+from sealpool.runtime.settings import ServiceSettings
+
+DOCS = Path(__file__).parent
+NOTE = "<!-- Written by `make docs` from the code; not edited by hand. -->\n"
+
+SERVICES: dict[str, type[ServiceSettings]] = {
+    "index_server": IndexServerSettings,
+    "learner": LearnerSettings,
+    "scheduler": SchedulerSettings,
+}
+
+
+def settings_page() -> str:
+    """Return the page of all settings."""
+    parts = [
+        f"# Settings\n\n{NOTE}",
+        "A flag (`--max-k`) wins over the environment (`SEALPOOL_INDEX_SERVER_MAX_K`), which wins over a YAML file\n"
+        "named by `--config` (`max_k: 4096`), which wins over the default. A value out of range or an unknown name\n"
+        "stops the start with a line that names it.\n",
+        "## Every service\n\n" + "".join(_settings_table(ServiceSettings, shared=True)),
+    ]
+    for service, cls in SERVICES.items():
+        prefix = f"Environment: `{cls.model_config['env_prefix']}…`."
+        parts.append(f"## {service}\n\n{cls.__doc__}\n{prefix}\n\n" + "".join(_settings_table(cls, shared=False)))
+    return "\n".join(parts)
+
+
+def _settings_table(cls: type[ServiceSettings], *, shared: bool) -> Iterator[str]:
+    yield "| setting | default | what it trades, and how to choose |\n|---|---|---|\n"
+    for name, field in cls.model_fields.items():
+        if shared or name not in ServiceSettings.model_fields or _default(field) != _default_of_all(name):
+            yield f"| `{name}` | {_default(field)} | {_one_line(field.description or '')} |\n"
+
+
+def _default_of_all(name: str) -> str:
+    return _default(ServiceSettings.model_fields[name])
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is None or str(field.default) == "":
+        return "–"
+    return f"{field.default:,}" if isinstance(field.default, int) and field.default > 9999 else f"`{field.default}`"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def metrics_page() -> str:
+    """Return the page of all metrics."""
+    tables = (f"## {service}\n\n" + "".join(_metrics_table(service)) for service in SERVICES)
+    return "\n".join(
+        [f"# Metrics\n\n{NOTE}", "Each service answers `GET /metrics` on its `metrics_listen`.\n", *tables]
+    )
+
+
+def _metrics_table(service: str) -> Iterator[str]:
+    yield "| metric | type | labels | meaning |\n|---|---|---|---|\n"
+    registry = CollectorRegistry()
+    instruments = [CallMetrics(service, registry)]
+    own: list[Metric] = []
+    # Only described, never collected: what a collector reads from may be missing.
+    if service == "index_server":
+        own = list(PoolCollector(PoolCatalog.__new__(PoolCatalog)).describe())
+    elif service == "learner":
+        instruments.append(LearnerMetrics(registry))  # type: ignore[arg-type]
+        own = list(SizeCollector(candidates=dict, memory=dict, gpu=dict).collect())
+    else:
+        own = list(CampaignCollector(Store.__new__(Store)).describe())
+    shared = [family for instrument in instruments for family in _families(instrument)]
+    for name, kind, labels, text in [*shared, *((m.name, m.type, _labels(m), m.documentation) for m in own)]:
+        scraped = f"{name}_total" if kind == "counter" else name
+        yield f"| `{scraped}` | {kind} | {', '.join(f'`{label}`' for label in labels) or '–'} | {_one_line(text)} |\n"
+
+
+def _families(instrument: object) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
+    for metric in vars(instrument).values():
+        described = metric.describe()[0]
+        labels = metric._labelnames  # noqa: SLF001 - nothing public tells them
+        yield described.name, described.type, labels, described.documentation
+
+
+def _labels(family: Metric) -> tuple[str, ...]:
+    return tuple(family._labelnames)  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def main() -> None:
+    """Write the pages, or compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a page is stale")
+    check = parser.parse_args().check
+    pages = {"settings.md": settings_page(), "metrics.md": metrics_page()}
+    stale = [name for name, text in pages.items() if not _is_current(DOCS / name, text)]
+    if check and stale:
+        sys.exit(f"stale pages, run `make docs`: {', '.join(stale)}")
+    for name in stale:
+        (DOCS / name).write_text(pages[name])
+
+
+def _is_current(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text() == text
+
+
+if __name__ == "__main__":
+    main()
