@@ -1,12 +1,11 @@
 """The scheduler as a process: everything built by hand, in order, and nothing global."""
 
-import logging
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry
 
 from scheduler.domain.clock import Clock, SystemClock
-from scheduler.jobs import RuleTimers
+from scheduler.jobs import RuleTimers, apscheduler_logs_to
 from scheduler.metrics import register_metrics
 from scheduler.oracles.registry import make_oracles
 from scheduler.ports import Index, Learner
@@ -23,6 +22,7 @@ from scheduler.storage.migrate import migrate
 from scheduler.storage.store import Store
 from sealpool.client import ClientOptions, IndexClient, LearnerClient
 from sealpool.client.connection import Connection
+from sealpool.errors import SealpoolError
 from sealpool.runtime.logs import Logger, make_logger
 from sealpool.runtime.server import ServiceServer
 from sealpool.runtime.settings import load_settings
@@ -63,15 +63,15 @@ class Scheduler:
             threads=settings.round_threads,
             log=log,
         )
+        self._timers = RuleTimers(store=self.store, fire=self.pool.fire)
         self._house = Housekeeper(
             store=self.store,
             index=callers_index,
             pool=self.pool,
+            align_timers=self._timers.align,
+            every_s=settings.resume_every_s,
             request_ids_kept_s=settings.request_ids_kept_s,
             log=log,
-        )
-        self._timers = RuleTimers(
-            store=self.store, fire=self.pool.fire, keep_house=self._house.keep, every_s=settings.resume_every_s
         )
         self._watch = WatchService(store=self.store, max_watchers=settings.max_watchers)
         self.servicer = SchedulerServicer(
@@ -92,17 +92,19 @@ class Scheduler:
 
     def start(self) -> None:
         """Take up the rounds that were cut off, and let the timers fire."""
-        self._house.keep()
         self._timers.start()
+        self._house.start()
 
     def drain(self) -> None:
         """Begin nothing new; rounds stop before their next phase, and watches end."""
+        self._house.stop()
         self._timers.stop()
         self.pool.stop()
         self._watch.stop()
 
     def close(self) -> None:
-        """Wait for the rounds' threads and close the database. The clients must be closed before."""
+        """Wait for the threads and close the database. The clients must be closed before."""
+        self._house.close()
         self.pool.close()
         self.store.close()
 
@@ -143,8 +145,15 @@ def build(settings: SchedulerSettings, *, registry: CollectorRegistry, log: Logg
     ------
     Unavailable
         The database is away.
+    FailedPrecondition
+        A newer version has migrated the database.
+    InvalidArgument
+        The database_url names none.
     """
-    rounds, callers = _options(settings, settings.round_timeout_s), _options(settings, settings.call_timeout_s)
+    rounds, callers = (
+        client_options(settings, settings.round_timeout_s),
+        client_options(settings, settings.call_timeout_s),
+    )
     index = IndexClient(settings.index_server, options=rounds)
     callers_index = IndexClient(settings.index_server, options=callers)
     learner = LearnerClient(settings.learner, options=rounds)
@@ -156,15 +165,22 @@ def main(argv: Sequence[str]) -> int:
     """Serve until told to stop."""
     settings = load_settings(SchedulerSettings, argv, program="scheduler")
     log = make_logger(settings, "scheduler")
-    # APScheduler tells of every job it submits; what matters of that stands in our own log.
-    logging.getLogger("apscheduler").setLevel(logging.ERROR)
-    server = build(settings, registry=CollectorRegistry(), log=log, clock=SystemClock())
-    server.wait_until_stopped()
+    with apscheduler_logs_to(log):
+        try:
+            server = build(settings, registry=CollectorRegistry(), log=log, clock=SystemClock())
+        except SealpoolError as error:
+            raise SystemExit(f"scheduler: {' '.join(error.message.split())}") from error
+        server.wait_until_stopped()
     return 0
 
 
-def _options(settings: SchedulerSettings, timeout_s: float) -> ClientOptions:
-    # Rounds try again by themselves, and callers are told at once: neither wants the client to wait.
+def client_options(settings: SchedulerSettings, timeout_s: float) -> ClientOptions:
+    """Return how the services behind are called: rounds try again by themselves, and callers are told at once."""
     return ClientOptions(
-        timeout_s=timeout_s, long_timeout_s=timeout_s, retry_for_s=0, ca_certificate=settings.services_ca
+        timeout_s=timeout_s,
+        long_timeout_s=timeout_s,
+        retry_for_s=0,
+        ca_certificate=settings.services_ca,
+        client_certificate=settings.services_certificate,
+        client_key=settings.services_key,
     )

@@ -1,7 +1,7 @@
 """Five-field cron expressions, read as cron reads them.
 
 APScheduler's own reader of crontab lines counts weekdays from Monday = 0, where cron has Sunday = 0 (and 7), and asks
-for day of month and day of week together, where cron takes either once both are given.
+for day of month and day of week together, where cron takes either once both are given without a star.
 """
 
 from apscheduler.triggers.base import BaseTrigger
@@ -37,11 +37,10 @@ def cron_trigger(expression: str) -> BaseTrigger:
         raise ValueError(f"it has {len(parts)} fields")
     minute, hour, day, month, weekday = parts
     times = {"minute": minute, "hour": hour, "month": month, "timezone": "UTC"}
-    by_day = CronTrigger(day=day, **times)
-    if weekday.startswith("*/1") or weekday == "*":
-        return by_day
-    by_weekday = CronTrigger(day_of_week=_weekdays(weekday), **times)
-    return by_weekday if day == "*" else OrTrigger([by_day, by_weekday])
+    weekdays = _weekdays(weekday)
+    if day.startswith("*") or weekday.startswith("*"):
+        return CronTrigger(day=day, day_of_week=weekdays, **times)
+    return OrTrigger([CronTrigger(day=day, **times), CronTrigger(day_of_week=weekdays, **times)])
 
 
 def _weekdays(field: str) -> str:

@@ -4,25 +4,28 @@ A stored job names a campaign and nothing else. `RoundExecutor` knows what to do
 this process has to be found through a global or pickled into the database.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from apscheduler.events import EVENT_JOB_EXECUTED, JobExecutionEvent
 from apscheduler.executors.base import BaseExecutor
-from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.job import Job
 from apscheduler.jobstores.base import JobLookupError
-from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.interval import IntervalTrigger
+from sqlalchemy.exc import SQLAlchemyError
 
 from scheduler.cron import cron_trigger
 from scheduler.domain.states import CampaignState
 from scheduler.storage import campaigns
 from scheduler.storage.models import Campaign
-from scheduler.storage.store import Store
+from scheduler.storage.store import Store, database_errors
+from sealpool.runtime.logs import Logger
 
 JOBS_TABLE = "apscheduler_jobs"
 
@@ -30,6 +33,37 @@ JOBS_TABLE = "apscheduler_jobs"
 def run_campaign(campaign: str) -> None:
     """Stand for "run a round of this campaign" in the job store; RoundExecutor does it."""
     raise AssertionError(f"the job of {campaign!r} ran outside RoundExecutor")
+
+
+class _LogBridge(logging.Handler):
+    """Says in our log what APScheduler says in Python's."""
+
+    def __init__(self, log: Logger) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        self._log.log(record.levelno, "apscheduler", detail=record.getMessage(), exc_info=record.exc_info)
+
+
+@contextmanager
+def apscheduler_logs_to(log: Logger) -> Iterator[None]:
+    """Send APScheduler's warnings and errors to `log` within the block. No other logger is touched.
+
+    It also tells of every job it submits; what matters of that stands in our own log.
+    """
+    logger, bridge = logging.getLogger("apscheduler"), _LogBridge(log)
+    before = logger.level, logger.propagate
+    logger.addHandler(bridge)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(bridge)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 class RoundExecutor(BaseExecutor):  # type: ignore[misc]
@@ -45,6 +79,32 @@ class RoundExecutor(BaseExecutor):  # type: ignore[misc]
         self._run_job_success(job.id, events)
 
 
+class Every(IntervalTrigger):  # type: ignore[misc]
+    """So many seconds after the last firing, however late that was.
+
+    APScheduler's own lists each firing that was missed before it drops all but one: 600,000 times for a week of an
+    interval of one second.
+    """
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
+        """Return the time of the next firing."""
+        planned: datetime = super().get_next_fire_time(previous_fire_time, now)
+        return planned if previous_fire_time is None or planned > now else now + self.interval
+
+
+class _SteadyScheduler(BackgroundScheduler):  # type: ignore[misc]
+    """Outlives a database that is away: APScheduler's thread ends where writing a job's next time fails."""
+
+    def _process_jobs(self) -> float | None:
+        try:
+            wait_s: float | None = super()._process_jobs()
+        except (SQLAlchemyError, JobLookupError) as error:
+            # What fired already fires again, and finds nothing to do. A lost job was removed by another process.
+            self._logger.warning("timers put off: %s", error)
+            return float(self.jobstore_retry_interval)
+        return wait_s
+
+
 class RuleTimers:
     """The interval and cron rules of all campaigns.
 
@@ -54,61 +114,75 @@ class RuleTimers:
     ----------
     fire
         Begins and runs a round of a campaign; called on the timers' thread.
-    keep_house, every_s
-        What else is to be done regularly, on a thread of its own.
     """
 
-    def __init__(
-        self, *, store: Store, fire: Callable[[str], None], keep_house: Callable[[], None], every_s: float
-    ) -> None:
+    def __init__(self, *, store: Store, fire: Callable[[str], None]) -> None:
         self._store = store
-        self._keep_house = keep_house
-        self._every_s = every_s
-        self._scheduler = BackgroundScheduler(
-            jobstores={
-                "default": SQLAlchemyJobStore(engine=store.writing_engine, tablename=JOBS_TABLE),
-                "memory": MemoryJobStore(),
-            },
-            executors={"default": RoundExecutor(fire), "house": ThreadPoolExecutor(1)},
+        # Held from looking at campaigns to having set their timers, so that the last to look sets them.
+        self._setting = threading.Lock()
+        self._scheduler = _SteadyScheduler(
+            jobstores={"default": SQLAlchemyJobStore(engine=store.writing_engine, tablename=JOBS_TABLE)},
+            executors={"default": RoundExecutor(fire)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
             timezone=UTC,
         )
 
     def start(self) -> None:
-        """Bring the stored timers in line with the campaigns, and let them fire."""
-        self._scheduler.start(paused=True)
-        self._scheduler.add_job(
-            self._keep_house, IntervalTrigger(seconds=self._every_s), jobstore="memory", executor="house"
-        )
-        with self._store.reading() as session:
-            rows = campaigns.all_by_name(session, include_archived=True)
-        stored = {job.id for job in self._scheduler.get_jobs(jobstore="default")}
-        wanted = {job_id for row in rows for job_id in _triggers(row)}
-        for job_id in stored - wanted:
-            self._remove(job_id)
-        for row in rows:
-            self._add(row, skip=stored)
+        """Bring the stored timers in line with the campaigns, and let them fire.
+
+        Raises
+        ------
+        Unavailable
+            The database is away.
+        """
+        with database_errors():
+            self._scheduler.start(paused=True)
+        self.align()
         self._scheduler.resume()
 
+    def align(self) -> None:
+        """Bring the stored timers in line with the campaigns.
+
+        Mends what was left by a kill between a campaign's commit and `set_for`, by another process on the same
+        database, and by a clock that was set back, after which a timer would wait for its old time.
+
+        Raises
+        ------
+        Unavailable
+            The database is away.
+        """
+        with self._setting, database_errors():
+            stored = {job.id: job for job in self._scheduler.get_jobs(jobstore="default")}
+            with self._store.reading() as session:
+                rows = campaigns.all_by_name(session, include_archived=False)
+            self._set(rows, stored)
+
     def set_for(self, name: str) -> None:
-        """Set the campaign's timers if it is active; remove them otherwise."""
-        with self._store.reading() as session:
-            row = campaigns.get(session, name)
-        wanted = _triggers(row)
-        for kind in _KINDS:
-            if f"{kind}:{name}" not in wanted:
-                self._remove(f"{kind}:{name}")
-        self._add(row, skip={job.id for job in self._scheduler.get_jobs(jobstore="default")})
+        """Set the campaign's timers if it is active; remove them otherwise.
+
+        Raises
+        ------
+        Unavailable
+            The database is away.
+        """
+        with self._setting, database_errors():
+            with self._store.reading() as session:
+                row = campaigns.get(session, name)
+            found = (self._scheduler.get_job(f"{kind}:{name}", jobstore="default") for kind in _KINDS)
+            self._set([row], {job.id: job for job in found if job is not None})
 
     def stop(self) -> None:
         """Fire no more. Stopping twice does no harm."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
-    def _add(self, row: Campaign, *, skip: set[str]) -> None:
-        for job_id, trigger in _triggers(row).items():
-            if job_id not in skip:
-                self._scheduler.add_job(run_campaign, trigger, args=(row.name,), id=job_id, replace_existing=True)
+    def _set(self, rows: Sequence[Campaign], stored: Mapping[str, Job]) -> None:
+        wanted = {job_id: (row.name, trigger) for row in rows for job_id, trigger in _triggers(row).items()}
+        for job_id in stored.keys() - wanted.keys():
+            self._remove(job_id)
+        for job_id, (name, trigger) in wanted.items():
+            if job_id not in stored or _is_late(stored[job_id], trigger):
+                self._scheduler.add_job(run_campaign, trigger, args=(name,), id=job_id, replace_existing=True)
 
     def _remove(self, job_id: str) -> None:
         try:
@@ -127,7 +201,14 @@ def _triggers(row: Campaign) -> dict[str, BaseTrigger]:
     rule = campaigns.spec_of(row).rule
     triggers: dict[str, BaseTrigger] = {}
     if rule.interval_seconds:
-        triggers[f"interval:{row.name}"] = IntervalTrigger(seconds=rule.interval_seconds, timezone=UTC)
+        triggers[f"interval:{row.name}"] = Every(seconds=rule.interval_seconds, timezone=UTC)
     if rule.cron:
         triggers[f"cron:{row.name}"] = cron_trigger(rule.cron)
     return triggers
+
+
+def _is_late(stored: Job, fresh: BaseTrigger) -> bool:
+    """Whether a stored timer fires later than one that was set now: never, unless the clock was set back."""
+    soonest = fresh.get_next_fire_time(None, datetime.now(UTC))  # APScheduler reads the machine's clock itself
+    planned = getattr(stored, "next_run_time", None)
+    return soonest is not None and planned is not None and planned > soonest

@@ -50,18 +50,30 @@ def round_message(row: models.Round) -> scheduler_pb2.Round:
 
 def campaign_message(session: Session, row: models.Campaign, *, now: datetime) -> scheduler_pb2.Campaign:
     """Return a campaign as it stands in this transaction."""
-    counts = tasks.counts(session, row.id, now=now)
-    last = rounds.last(session, row.id)
-    return scheduler_pb2.Campaign(
-        spec=spec_of(row),
-        state=campaign_state(row.state),
-        created_at=timestamp(row.created_at),
-        rounds=rounds.finished(session, row.id),
-        labels=row.labelled,
-        open_tasks=counts.open,
-        leased_tasks=counts.leased,
-        last_round=None if last is None else round_message(last),
-    )
+    return campaign_messages(session, [row], now=now)[0]
+
+
+def campaign_messages(
+    session: Session, rows: Sequence[models.Campaign], *, now: datetime
+) -> list[scheduler_pb2.Campaign]:
+    """Return campaigns as they stand in this transaction, at the price of three queries."""
+    ids = [row.id for row in rows]
+    counts = tasks.counts(session, ids, now=now)
+    last = rounds.last_of_each(session, ids)
+    finished = rounds.finished(session, ids)
+    return [
+        scheduler_pb2.Campaign(
+            spec=spec_of(row),
+            state=campaign_state(row.state),
+            created_at=timestamp(row.created_at),
+            rounds=finished[row.id],
+            labels=row.labelled,
+            open_tasks=counts[row.id].open,
+            leased_tasks=counts[row.id].leased,
+            last_round=round_message(last[row.id]) if row.id in last else None,
+        )
+        for row in rows
+    ]
 
 
 def task_message(row: models.Task) -> scheduler_pb2.Task:

@@ -10,7 +10,6 @@ from prometheus_client.registry import Collector
 from scheduler.storage import campaigns, rounds, tasks
 from scheduler.storage.models import Round
 from scheduler.storage.store import Store
-from scheduler.storage.tasks import TaskCounts
 from sealpool.errors import Unavailable
 from sealpool.v1 import common_pb2, scheduler_pb2
 
@@ -41,15 +40,15 @@ class CampaignCollector(Collector):
     def _fill(self, families: "_Families") -> None:
         with self._store.reading() as session:
             rows = campaigns.all_by_name(session, include_archived=False)
-            counts = tasks.counts_of_all(session, [row.id for row in rows], now=self._store.clock.now())
-            for row in rows:
-                families.labels.add_metric([row.name], row.labelled)
-                counted = counts.get(row.id, TaskCounts())
-                families.tasks.add_metric([row.name, "open"], counted.open)
-                families.tasks.add_metric([row.name, "leased"], counted.leased)
-                last = rounds.last(session, row.id)
-                if last is not None:
-                    families.add_round(row.name, last)
+            ids = [row.id for row in rows]
+            counts = tasks.counts(session, ids, now=self._store.clock.now())
+            last = rounds.last_of_each(session, ids)
+        for row in rows:
+            families.labels.add_metric([row.name], row.labelled)
+            families.tasks.add_metric([row.name, "open"], counts[row.id].open)
+            families.tasks.add_metric([row.name, "leased"], counts[row.id].leased)
+            if row.id in last:
+                families.add_round(row.name, last[row.id])
 
 
 class _Families:

@@ -1,5 +1,6 @@
 """What the next round of a campaign is."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from scheduler.domain.states import RoundKind
@@ -16,7 +17,9 @@ class Facts:
     outstanding: int  # tasks handed out, or waiting to be, and not labelled
     arrived: int  # distinct items labelled since the last round that counts
     seeded: bool  # the seed set was handed out
-    untrainable: str  # why the labels cannot train a model; "" if they can
+    # Why the labels cannot train a model; "" if they can. A function, since it reads all of them (1 s for 100,000),
+    # which a timer that finds nothing new should not do.
+    why_untrainable: Callable[[], str]
     oracle_is_automatic: bool  # the scheduler's own oracle labels: nobody else will
 
 
@@ -47,10 +50,11 @@ def plan_round(facts: Facts) -> Plan:
     oracle_has_work = facts.oracle_is_automatic and facts.outstanding > 0
     if not facts.arrived and not oracle_has_work:
         raise FailedPrecondition("no label has arrived since the last round")
-    if facts.untrainable:
+    untrainable = facts.why_untrainable()
+    if untrainable:
         if facts.oracle_is_automatic and left + facts.outstanding:
             return Plan(kind=RoundKind.RANDOM, batch=min(spec.batch_size, left))
-        raise FailedPrecondition(f"the labels so far cannot train a model: {facts.untrainable}")
+        raise FailedPrecondition(f"the labels so far cannot train a model: {untrainable}")
     if facts.labelled >= spec.budget:
         return Plan(kind=RoundKind.FINAL, batch=0)
     return Plan(kind=RoundKind.MODEL, batch=min(spec.batch_size, left))

@@ -34,8 +34,7 @@ class RoundStarter:
         if running is not None:
             return running
         now = self._store.clock.now()
-        examples = labels.effective(session, campaign.id, held_out=False, until=campaign.last_sequence)
-        plan = plan_round(self._facts(session, campaign, list(examples.values())))
+        plan = plan_round(self._facts(session, campaign))
         trains = plan.kind in (RoundKind.MODEL, RoundKind.FINAL)
         round_ = Round(
             campaign_id=campaign.id,
@@ -44,7 +43,7 @@ class RoundStarter:
             state=FIRST_STATE[plan.kind],
             snapshot=campaign.last_sequence,
             batch=plan.batch,
-            labels=len(examples) if trains else 0,
+            labels=campaign.labelled if trains else 0,
             picks=0,
             seconds=b"",
             error="",
@@ -95,7 +94,7 @@ class RoundStarter:
         arrived = self._arrived(session, campaign, ENDED)
         return rule_fires(spec, arrived=arrived, labelled=campaign.labelled)
 
-    def _facts(self, session: Session, campaign: Campaign, examples: list[tuple[int, ...]]) -> Facts:
+    def _facts(self, session: Session, campaign: Campaign) -> Facts:
         spec = campaigns.spec_of(campaign)
         return Facts(
             spec=spec,
@@ -104,12 +103,17 @@ class RoundStarter:
             # A failed round's labels are taken up by the next one.
             arrived=self._arrived(session, campaign, frozenset({RoundState.FINISHED})),
             seeded=rounds.is_seeded(session, campaign.id),
-            untrainable=why_untrainable(spec, examples),
+            why_untrainable=lambda: why_untrainable(spec, _examples(session, campaign)),
             oracle_is_automatic=self._oracles[oracle_of(spec)] is not None,
         )
 
     def _arrived(self, session: Session, campaign: Campaign, states: frozenset[RoundState]) -> int:
         return labels.arrived_since(session, campaign.id, rounds.last_snapshot(session, campaign.id, states=states))
+
+
+def _examples(session: Session, campaign: Campaign) -> list[tuple[int, ...]]:
+    found = labels.effective(session, campaign.id, held_out=False, until=campaign.last_sequence)
+    return list(found.values())
 
 
 def require_active(campaign: Campaign) -> None:

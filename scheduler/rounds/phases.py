@@ -9,7 +9,7 @@ from scheduler.labelling import commit_labels
 from scheduler.oracles.port import Oracle
 from scheduler.oracles.registry import OracleRegistry
 from scheduler.ports import Index, Learner
-from scheduler.rounds.recording import RoundJob, check_not_archived, recording
+from scheduler.rounds.recording import Recording, RoundJob, check_not_archived, recording
 from scheduler.storage import campaigns, labels, tasks
 from scheduler.storage.store import Store
 from scheduler.storage.tasks import Pick
@@ -103,11 +103,12 @@ class Phases:
             given = oracle.label(job.spec, waiting)
         with recording(self._store, job) as record:
             check_not_archived(record.campaign)
-            if oracle is not None and given:
+            wanted = _still_wanted(job, record, given)
+            if oracle is not None and wanted:
                 commit_labels(
                     record.session,
                     record.campaign,
-                    given,
+                    wanted,
                     annotator=oracle.annotator,
                     held_out=False,
                     now=record.now,
@@ -195,6 +196,14 @@ class Phases:
 
 def _examples(labelled: Mapping[ItemId, Sequence[int]]) -> LabelledItems:
     return LabelledItems(ids=list(labelled), labels=list(labelled.values()))
+
+
+def _still_wanted(
+    job: RoundJob, record: Recording, given: Mapping[ItemId, tuple[int, ...]]
+) -> dict[ItemId, tuple[int, ...]]:
+    """Return those labels that the budget still has room for and that nobody gave while the oracle was asked."""
+    waiting = [item for item in tasks.outstanding(record.session, job.campaign_id) if item in given]
+    return {item: given[item] for item in waiting[: job.spec.budget - record.campaign.labelled]}
 
 
 def _check_picks(job: RoundJob, picks: Sequence[Pick], handed_out: Mapping[ItemId, int]) -> None:

@@ -27,6 +27,8 @@ class RoundPool:
         self._running: dict[str, Future[None]] = {}
         self._again: set[str] = set()
         self._closed = False
+        self.stopping: Future[None] = Future()
+        """Done once the pool stops: who waits for a round need wait no longer."""
 
     def run(self, name: str) -> Future[None]:
         """See to it that the campaign's unfinished round is run, and one that its after_labels rule asks for.
@@ -73,7 +75,9 @@ class RoundPool:
     def stop(self) -> None:
         """Stop before the next phases, and take nothing new."""
         with self._lock:
-            self._closed = True
+            if not self._closed:
+                self._closed = True
+                self.stopping.set_result(None)
         self._runner.stop()
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Runs a round from the state it is in to its end."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,11 +20,15 @@ TRANSIENT = (Unavailable, DeadlineExceeded, ResourceExhausted, Cancelled)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryPolicy:
-    """How a phase is tried again after a transient error: pauses double, until they sum up to `retry_for_s`."""
+    """How a phase is tried again after a transient error, until `retry_for_s` after the first one.
+
+    Pauses double up to a short longest one: a try at a service that is away costs next to nothing, and a round should
+    go on as soon as it is back.
+    """
 
     retry_for_s: float
-    first_pause_s: float = 0.2
-    longest_pause_s: float = 10.0
+    first_pause_s: float = 0.1
+    longest_pause_s: float = 1.0
 
 
 class RoundRunner:
@@ -67,18 +72,21 @@ class RoundRunner:
 
     def _run_phase(self, job: RoundJob) -> None:
         phase = self._phases.by_state[job.state]
-        waited_s, pause_s = 0.0, self._retry.first_pause_s
+        pause_s = self._retry.first_pause_s
+        failing_since: float | None = None
         while True:
             if self._stopping.is_set():
                 raise Unavailable("the scheduler is stopping; the round goes on when it is back")
             try:
                 self._attempt(job, phase)
             except TRANSIENT as error:
-                if waited_s + pause_s > self._retry.retry_for_s:
+                now = time.monotonic()
+                failing_since = now if failing_since is None else failing_since
+                if now + pause_s > failing_since + self._retry.retry_for_s:
                     raise
                 self._log.info("phase tried again", **_fields(job), error=error.message, pause_s=pause_s)
                 self._stopping.wait(pause_s)
-                waited_s, pause_s = waited_s + pause_s, min(2 * pause_s, self._retry.longest_pause_s)
+                pause_s = min(2 * pause_s, self._retry.longest_pause_s)
             else:
                 return
 

@@ -15,7 +15,7 @@ from scheduler.service.checks import asking
 from scheduler.service.once import Once
 from scheduler.storage import campaigns, events, tasks
 from scheduler.storage.store import Store
-from sealpool.errors import AlreadyExists, FailedPrecondition, NotFound
+from sealpool.errors import FailedPrecondition, NotFound
 from sealpool.v1 import index_pb2, scheduler_pb2
 
 
@@ -68,7 +68,7 @@ class CampaignService:
         with self._store.reading() as session:
             now = self._store.clock.now()
             rows = campaigns.all_by_name(session, include_archived=include_archived)
-            return [messages.campaign_message(session, row, now=now) for row in rows]
+            return messages.campaign_messages(session, rows, now=now)
 
     def pause(self, request: scheduler_pb2.PauseCampaignRequest) -> scheduler_pb2.PauseCampaignResponse:
         """Stop rules and tasks. A round that runs goes on to its end."""
@@ -117,11 +117,9 @@ class CampaignService:
         spec = request.spec
         check_spec(spec, oracles=self._oracles.keys())
         check_cron("spec.rule.cron", spec.rule.cron)
-        self._check_free(spec.name)
         pool = self._check_pools(spec)
 
         def effect(session: Session) -> scheduler_pb2.CreateCampaignResponse:
-            _check_name_free(session, spec.name)
             now = self._store.clock.now()
             campaign = campaigns.add(session, spec, now=now)
             events.add(session, campaign, messages.state_changed(campaign, now=now))
@@ -142,10 +140,6 @@ class CampaignService:
             session.flush()
         return messages.campaign_message(session, campaign, now=now)
 
-    def _check_free(self, name: str) -> None:
-        with self._store.reading() as session:
-            _check_name_free(session, name)
-
     def _check_pools(self, spec: scheduler_pb2.CampaignSpec) -> index_pb2.Pool:
         pool = self._pool("spec.pool", spec.pool)
         if spec.evaluation_pool:
@@ -160,8 +154,3 @@ class CampaignService:
                 return self._index.get_pool(name)
         except NotFound as error:
             raise NotFound(f"pool ({field})", name, field=field) from error
-
-
-def _check_name_free(session: Session, name: str) -> None:
-    if campaigns.exists(session, name):
-        raise AlreadyExists("campaign", name)

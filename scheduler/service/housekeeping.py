@@ -1,5 +1,8 @@
 """What is left over, and is tried again regularly: rounds that wait, candidate pools to drop, old request ids."""
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 from scheduler.ports import Index
@@ -15,21 +18,57 @@ class Housekeeper:
 
     Parameters
     ----------
+    align_timers
+        Brings the timers in line with the campaigns.
+    every_s
+        How often `keep` runs once started.
     request_ids_kept_s
         After which time request ids are forgotten.
     """
 
-    def __init__(self, *, store: Store, index: Index, pool: RoundPool, request_ids_kept_s: float, log: Logger) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        index: Index,
+        pool: RoundPool,
+        align_timers: Callable[[], None],
+        every_s: float,
+        request_ids_kept_s: float,
+        log: Logger,
+    ) -> None:
         self._store = store
         self._index = index
         self._pool = pool
+        self._align_timers = align_timers
+        self._every_s = every_s
         self._request_ids_kept = timedelta(seconds=request_ids_kept_s)
         self._log = log
+        self._stopping = threading.Event()
+        self._rhythm = threading.Thread(target=self._beat, name="house", daemon=True)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="house")
+
+    def start(self) -> None:
+        """Keep house now, and every so often from now on."""
+        self.keep()
+        self._rhythm.start()
+
+    def stop(self) -> None:
+        """Keep house no more; what is being done is not waited for."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        """Stop, and wait for the thread to end."""
+        self.stop()
+        if self._rhythm.ident is not None:
+            self._rhythm.join()
+        self._executor.shutdown()
 
     def keep(self) -> None:
-        """Resume rounds, look after label rules, drop archived campaigns' candidate pools, forget old request ids."""
+        """Resume rounds, look after rules, drop archived campaigns' candidate pools, forget old request ids."""
         try:
             self._resume_rounds()
+            self._align_timers()
             with self._store.reading() as session:
                 pending = campaigns.with_pending_drop(session)
             for name in pending:
@@ -51,6 +90,13 @@ class Housekeeper:
             self._drop(name)
         except SealpoolError as error:
             self._log.warning("candidate pool still to be dropped", campaign=name, error=error.message)
+
+    def _beat(self) -> None:
+        # By the monotonic clock, not by the timers': one that is set back would put rounds that wait to sleep.
+        while not self._stopping.wait(self._every_s):
+            fault = self._executor.submit(self.keep).exception()
+            if fault is not None and not self._stopping.is_set():
+                self._log.error("housekeeping met a fault", exc_info=fault)
 
     def _resume_rounds(self) -> None:
         with self._store.reading() as session:

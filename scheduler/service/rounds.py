@@ -12,7 +12,7 @@ from scheduler.service.checks import asking
 from scheduler.service.once import Once
 from scheduler.storage import campaigns, rounds
 from scheduler.storage.store import Store
-from sealpool.errors import Cancelled, FailedPrecondition
+from sealpool.errors import Cancelled, FailedPrecondition, Unavailable
 from sealpool.v1 import scheduler_pb2
 
 
@@ -45,9 +45,11 @@ class RoundService:
             if answer is not None:
                 return answer
             running = self._pool.run(request.campaign)
-            wait((running, left), return_when=FIRST_COMPLETED)
-            if not running.done():
+            wait((running, left, self._pool.stopping), return_when=FIRST_COMPLETED)
+            if left.done():
                 raise Cancelled("the caller left; the round goes on")
+            if not running.done():
+                raise Unavailable("the scheduler is stopping; the round goes on when it is back")
             with asking("a service that the round needs"):
                 running.result()
 

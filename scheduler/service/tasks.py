@@ -10,7 +10,7 @@ from scheduler.service.checks import check_annotator
 from scheduler.service.once import Once
 from scheduler.storage import campaigns, tasks
 from scheduler.storage.store import Store
-from sealpool.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable
+from sealpool.errors import InvalidArgument, SealpoolError
 from sealpool.runtime.logs import Logger
 from sealpool.types import ItemId
 from sealpool.v1 import scheduler_pb2
@@ -58,7 +58,7 @@ class TaskService:
             )
             return scheduler_pb2.LeaseTasksResponse(
                 tasks=map(messages.task_message, leased),
-                open_tasks=tasks.counts(session, campaign.id, now=now).open,
+                open_tasks=tasks.counts(session, [campaign.id], now=now)[campaign.id].open,
             )
 
         answer = self._once.run(request, scheduler_pb2.LeaseTasksResponse, effect)
@@ -73,8 +73,8 @@ class TaskService:
         ids = [ItemId(task.item_id) for task in answer.tasks]
         try:
             items = self._index.get_items(pool, ids, vectors=False, payloads=True, allow_missing=True)
-        except (Unavailable, DeadlineExceeded, ResourceExhausted) as error:
-            # The lease is taken: an annotator who knows the item from elsewhere can go on.
+        except SealpoolError as error:
+            # The lease is committed: whatever ails the index server, an error would hide the tasks until it runs out.
             self._log.warning("tasks without payload", campaign=campaign, error=error.message)
             return
         payloads = dict(zip(items.ids, items.payloads or (), strict=True))

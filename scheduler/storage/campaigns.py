@@ -4,22 +4,18 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Select, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from scheduler.domain.states import CampaignState
 from scheduler.storage.models import Campaign
-from sealpool.errors import NotFound
+from sealpool.errors import AlreadyExists, NotFound
 from sealpool.v1 import scheduler_pb2
 
 
 def spec_of(campaign: Campaign) -> scheduler_pb2.CampaignSpec:
     """Return the campaign's spec as it was given."""
     return scheduler_pb2.CampaignSpec.FromString(campaign.spec)
-
-
-def exists(session: Session, name: str) -> bool:
-    """Whether the name is taken."""
-    return session.scalar(select(Campaign.id).where(Campaign.name == name)) is not None
 
 
 def get(session: Session, name: str) -> Campaign:
@@ -39,7 +35,7 @@ def lock(session: Session, name: str) -> Campaign:
 
 
 def add(session: Session, spec: scheduler_pb2.CampaignSpec, *, now: datetime) -> Campaign:
-    """Write a new, active campaign."""
+    """Write a new, active campaign, or raise AlreadyExists, after which the transaction must end."""
     campaign = Campaign(
         name=spec.name,
         spec=spec.SerializeToString(deterministic=True),
@@ -51,7 +47,10 @@ def add(session: Session, spec: scheduler_pb2.CampaignSpec, *, now: datetime) ->
         drop_pending=False,
     )
     session.add(campaign)
-    session.flush()
+    try:
+        session.flush()
+    except IntegrityError as error:  # the name is all that can clash
+        raise AlreadyExists("campaign", spec.name) from error
     return campaign
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from sealpool.errors import InvalidArgument
 
@@ -23,12 +24,16 @@ def open_engine(url: str, *, connections: int) -> Engine:
     Raises
     ------
     InvalidArgument
-        Another kind of database, or SQLite in memory.
+        No URL, another kind of database, or SQLite in memory.
     """
-    parsed = make_url(url)
-    dialect = parsed.get_backend_name()
-    if dialect == "postgresql":
-        return create_engine(parsed, pool_size=connections, max_overflow=0, pool_pre_ping=True)
+    try:
+        parsed = make_url(url)
+        dialect = parsed.get_backend_name()
+        if dialect == "postgresql":
+            return create_engine(parsed, pool_size=connections, max_overflow=0, pool_pre_ping=True)
+    except ArgumentError as error:
+        # Without the URL: it may hold a password.
+        raise InvalidArgument("database_url", "cannot be read") from error
     if dialect != "sqlite" or parsed.database in (None, "", ":memory:"):
         raise InvalidArgument("database_url", "is neither sqlite:///file nor postgresql+psycopg://…")
     # isolation_level None leaves BEGIN to us: the driver's own is deferred.

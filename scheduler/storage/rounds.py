@@ -6,6 +6,7 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from scheduler.domain.states import ENDED, RoundKind, RoundState
+from scheduler.storage.batches import in_batches
 from scheduler.storage.models import Campaign, Round, Task
 from sealpool.v1 import common_pb2
 
@@ -32,10 +33,29 @@ def unfinished(session: Session, campaign_id: int) -> Round | None:
     return None if latest is None or latest.state in ENDED else latest
 
 
-def finished(session: Session, campaign_id: int) -> int:
-    """Return how many rounds are finished."""
-    query = select(func.count()).select_from(Round)
-    return session.scalar(query.where(Round.campaign_id == campaign_id, Round.state == RoundState.FINISHED)) or 0
+def last_of_each(session: Session, campaign_ids: Sequence[int]) -> dict[int, Round]:
+    """Return the latest round of each campaign; one that has none is left out."""
+    found: dict[int, Round] = {}
+    for some in in_batches(campaign_ids):
+        latest = (
+            select(Round.campaign_id, func.max(Round.number).label("number"))
+            .where(Round.campaign_id.in_(some))
+            .group_by(Round.campaign_id)
+            .subquery()
+        )
+        is_latest = (Round.campaign_id == latest.c.campaign_id) & (Round.number == latest.c.number)
+        found.update((row.campaign_id, row) for row in session.scalars(select(Round).join(latest, is_latest)))
+    return found
+
+
+def finished(session: Session, campaign_ids: Sequence[int]) -> dict[int, int]:
+    """Return how many rounds of each campaign are finished."""
+    found = dict.fromkeys(campaign_ids, 0)
+    for some in in_batches(campaign_ids):
+        query = select(Round.campaign_id, func.count()).group_by(Round.campaign_id)
+        rows = session.execute(query.where(Round.campaign_id.in_(some), Round.state == RoundState.FINISHED))
+        found.update((campaign_id, count) for campaign_id, count in rows)
+    return found
 
 
 def last_snapshot(session: Session, campaign_id: int, *, states: frozenset[RoundState]) -> int:

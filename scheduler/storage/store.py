@@ -50,7 +50,7 @@ class Store:
         Unavailable
             The database is away, or busy for too long.
         """
-        with _database_errors(), self._reads.begin() as session:
+        with database_errors(), self._reads.begin() as session:
             yield session
 
     @contextmanager
@@ -62,7 +62,7 @@ class Store:
         Unavailable
             The database is away, or busy for too long. Nothing was written, unless it went away while committing.
         """
-        with _database_errors(), self._turn, self._writes.begin() as session:
+        with database_errors(), self._turn, self._writes.begin() as session:
             yield session
         for listener in self._listeners:
             listener()
@@ -73,7 +73,8 @@ class Store:
 
 
 @contextmanager
-def _database_errors() -> Iterator[None]:
+def database_errors() -> Iterator[None]:
+    """Turn what a database raises that is away or busy into Unavailable."""
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeoutError) as error:

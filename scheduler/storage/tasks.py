@@ -75,23 +75,19 @@ def lease(
     return tasks
 
 
-def counts(session: Session, campaign_id: int, *, now: datetime) -> TaskCounts:
-    """Count the tasks of a campaign that wait and those that are leased."""
-    return counts_of_all(session, [campaign_id], now=now).get(campaign_id, TaskCounts())
-
-
-def counts_of_all(session: Session, campaign_ids: Sequence[int], *, now: datetime) -> dict[int, TaskCounts]:
-    """Count the tasks of several campaigns; one without open tasks is left out."""
+def counts(session: Session, campaign_ids: Sequence[int], *, now: datetime) -> dict[int, TaskCounts]:
+    """Count the tasks of each campaign that wait and those that are leased."""
+    found = dict.fromkeys(campaign_ids, TaskCounts())
     waiting = func.sum(case((_waiting(now), 1), else_=0))
-    query = (
-        select(Task.campaign_id, func.count(), waiting)
-        .where(Task.campaign_id.in_(campaign_ids), Task.state == TaskState.OPEN)
-        .group_by(Task.campaign_id)
-    )
-    return {
-        campaign_id: TaskCounts(open=int(open_), leased=total - int(open_))
-        for campaign_id, total, open_ in session.execute(query)
-    }
+    for some in in_batches(campaign_ids):
+        query = (
+            select(Task.campaign_id, func.count(), waiting)
+            .where(Task.campaign_id.in_(some), Task.state == TaskState.OPEN)
+            .group_by(Task.campaign_id)
+        )
+        for campaign_id, total, open_ in session.execute(query):
+            found[campaign_id] = TaskCounts(open=int(open_), leased=total - int(open_))
+    return found
 
 
 def outstanding(session: Session, campaign_id: int) -> Sequence[ItemId]:

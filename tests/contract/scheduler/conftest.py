@@ -1,5 +1,4 @@
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -7,23 +6,21 @@ import pytest
 from scheduler.storage.engine import open_engine
 from scheduler.storage.migrate import migrate
 from scheduler.storage.store import Store
-from tests.contract.scheduler.postgres import fresh_database, running_postgres
+from tests.contract.scheduler.postgres import emptied, fresh_database, running_postgres
 from tests.unit.scheduler.fakes import FakeClock
-
-_numbers = count()
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     with running_postgres() as server:
-        yield server
+        yield fresh_database(server, "contract")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'scheduler.db'}"
-    return fresh_database(request.getfixturevalue("postgres"), f"test{next(_numbers)}")
+    return emptied(request.getfixturevalue("postgres"))
 
 
 @pytest.fixture

@@ -49,6 +49,16 @@ def running_postgres() -> Iterator[str]:
             run("pg_ctl", "-D", data, "-m", "immediate", "stop")
 
 
+def emptied(database: str) -> str:
+    """Drop everything in a database and return its URL. With one a test, deleting their files took 18 s at the end."""
+    engine = create_engine(database)
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()
+    return database
+
+
 def fresh_database(server: str, name: str) -> str:
     """Make an empty database and return its URL."""
     engine = create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT")

@@ -19,7 +19,7 @@ from scheduler.storage.engine import open_engine
 from scheduler.storage.migrate import migrate
 from scheduler.storage.models import Base, Campaign, Round
 from scheduler.storage.store import Store
-from sealpool.errors import FailedPrecondition, InvalidArgument, NotFound
+from sealpool.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from sealpool.types import ItemId
 from sealpool.v1 import common_pb2, scheduler_pb2
 from tests.unit.scheduler.fakes import FakeClock
@@ -80,6 +80,28 @@ def test_several_processes_may_migrate_at_once(database_url: str, clock: FakeClo
         list(pool.map(migrate, stores))
     for store in stores:
         store.close()
+
+
+def test_a_database_of_a_newer_version_is_refused_in_one_line(store: Store) -> None:
+    with store.writing_engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(FailedPrecondition, match="at revision 9999, which this version does not know") as caught:
+        migrate(store)
+    assert "\n" not in caught.value.message
+
+
+def test_a_database_that_is_away_is_unavailable(clock: FakeClock) -> None:
+    away = Store(open_engine("postgresql+psycopg://u:secret@127.0.0.1:1/x", connections=2), clock=clock)
+    with pytest.raises(Unavailable) as caught:
+        migrate(away)
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("url", ["nonsense:secret", "mysql://u:secret@host/x", "postgresql+nodriver://secret@h/x"])
+def test_what_is_no_database_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(InvalidArgument, match="database_url") as caught:
+        open_engine(url, connections=2)
+    assert "secret" not in caught.value.message
 
 
 @pytest.mark.parametrize("statement", ["UPDATE labels SET annotator = 'other'", "DELETE FROM labels"])
@@ -167,7 +189,7 @@ def test_tasks_are_leased_newest_round_first_and_most_wanted_first(store: Store,
     submit(store, {"c": 0})
     clock.advance(60)
     with store.reading() as session:
-        assert tasks.counts(session, campaign.id, now=clock.now()) == tasks.TaskCounts(open=3, leased=0)
+        assert tasks.counts(session, [campaign.id], now=clock.now()) == {campaign.id: tasks.TaskCounts(open=3)}
     assert lease(9) == ["d", "a", "b"]
     with store.writing() as session:
         tasks.withdraw(session, campaign.id)
@@ -330,6 +352,36 @@ def test_events_are_told_in_order_and_in_pages(store: Store) -> None:
         first, second = events.after(session, campaign.id, 0)
         assert (first.labels_arrived.labels, second.labels_arrived.labels) == (1, 2)
         assert events.after(session, campaign.id, first.sequence) == [second]
+
+
+def test_of_two_campaigns_created_at_once_with_one_name_the_second_is_told_so(store: Store) -> None:
+    together = threading.Barrier(4)
+
+    def create(_: int) -> str:
+        together.wait()
+        try:
+            return str(add_campaign(store).id)
+        except AlreadyExists as error:
+            return error.message
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(create, range(4)))
+    assert answers.count("campaign 'c' exists already") == 3
+
+
+def test_rounds_of_many_campaigns_are_read_together(store: Store) -> None:
+    first, second, idle = (add_campaign(store, name) for name in "abc")
+    with store.writing() as session:
+        for number in range(3):
+            add_round(session, first, number, [])
+        add_round(session, second, 7, []).state = RoundState.FAILED
+    ids = [first.id, second.id, idle.id]
+    with store.reading() as session:
+        assert {key: row.number for key, row in rounds.last_of_each(session, ids).items()} == {
+            first.id: 2,
+            second.id: 7,
+        }
+        assert rounds.finished(session, ids) == {first.id: 3, second.id: 0, idle.id: 0}
 
 
 def test_an_unknown_campaign_is_not_found_whatever_its_name(store: Store) -> None:

@@ -1,14 +1,24 @@
 """Rounds that run by themselves, and those who watch."""
 
+import io
+import json
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from apscheduler.job import Job
 from prometheus_client import generate_latest
+from sqlalchemy import event as sqlalchemy_event
+from sqlalchemy.exc import OperationalError
 
-from scheduler.jobs import RoundExecutor
+from scheduler.jobs import Every, RoundExecutor, apscheduler_logs_to, run_campaign
+from scheduler.settings import SchedulerSettings
 from sealpool.client import SchedulerClient
 from sealpool.errors import NotFound, ResourceExhausted, Unavailable
+from sealpool.runtime.logs import make_logger
 from sealpool.v1 import scheduler_pb2 as pb
 from tests.unit.scheduler.world import DATASET, World, make_spec
 
@@ -81,6 +91,104 @@ def test_timers_survive_a_restart_with_their_next_time(world: World) -> None:
     assert timers() == {}
 
 
+def job_ids(world: World) -> set[str]:
+    return {job.id for job in world.scheduler._timers._scheduler.get_jobs("default")}
+
+
+def test_timers_outlive_a_database_that_is_away(world: World) -> None:
+    world.client.create_campaign(make_spec())
+    failed = threading.Event()
+    scheduler = world.scheduler._timers._scheduler
+    scheduler.jobstore_retry_interval = 0.1
+    job_store = scheduler._jobstores["default"]
+    update = job_store.update_job
+
+    def away_once(job: Job) -> None:
+        job_store.update_job = update
+        failed.set()
+        raise OperationalError("UPDATE", {}, Exception("server closed the connection"))
+
+    job_store.update_job = away_once
+    world.client.create_campaign(make_spec(name="timed", rule=pb.RoundRule(interval_seconds=1)))
+    assert failed.wait(10)
+    assert wait_for_round(world, 0, name="timed").picks == 6
+    world.label("timed")
+    assert wait_for_round(world, 1, name="timed").labels == 6
+
+
+def test_an_interval_begins_after_its_last_firing_however_many_were_missed() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    every = Every(seconds=10, timezone=UTC)
+    assert every.get_next_fire_time(now - timedelta(seconds=4), now) == now + timedelta(seconds=6)
+    assert every.get_next_fire_time(now - timedelta(days=365), now) == now + timedelta(seconds=10)
+
+
+def test_timers_that_a_kill_or_a_clock_set_back_left_wrong_are_mended(make_world: Callable[..., World]) -> None:
+    world = make_world(resume_every_s=0.1)
+    rule = pb.RoundRule(interval_seconds=2000, cron="0 * * * *")
+    for name in ("c", "late"):
+        world.client.create_campaign(make_spec(name=name, rule=rule))
+    scheduler = world.scheduler._timers._scheduler
+    wanted = job_ids(world)
+    far = datetime.now(UTC) + timedelta(days=30)
+    for job_id in ("interval:late", "cron:late"):
+        scheduler.modify_job(job_id, "default", next_run_time=far)
+    scheduler.remove_job("interval:c", "default")
+    scheduler.add_job(run_campaign, "date", run_date=far, args=("nobody",), id="cron:nobody")
+
+    def mended() -> bool:
+        times = [job.next_run_time for job in scheduler.get_jobs("default")]
+        return job_ids(world) == wanted and max(times) < datetime.now(UTC) + timedelta(hours=1, seconds=1)
+
+    assert not mended()
+    give_up = time.monotonic() + 10
+    while not mended():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+def test_apscheduler_complains_in_our_log_and_nowhere_else(capsys: pytest.CaptureFixture[str]) -> None:
+    ours, theirs = io.StringIO(), logging.getLogger("apscheduler.executors.default")
+    settings = SchedulerSettings(log_level="info")
+    before = (list(theirs.parent.handlers), theirs.parent.level, theirs.parent.propagate) if theirs.parent else ()
+    with apscheduler_logs_to(make_logger(settings, "scheduler", stream=ours)):
+        theirs.info("Job submitted")
+        try:
+            raise ValueError("boom")
+        except ValueError:
+            theirs.exception("Job %s failed", "interval:c")
+    (line,) = ours.getvalue().splitlines()
+    told = json.loads(line)
+    assert (told["level"], told["event"], told["detail"]) == ("error", "apscheduler", "Job interval:c failed")
+    assert "boom" in told["exception"]
+    assert capsys.readouterr() == ("", "")
+    assert theirs.parent
+    assert (list(theirs.parent.handlers), theirs.parent.level, theirs.parent.propagate) == before
+
+
+def test_campaigns_are_listed_and_measured_in_a_constant_number_of_queries(world: World) -> None:
+    def queries() -> tuple[int, int]:
+        statements: list[str] = []
+
+        def note(_c: object, _cursor: object, statement: str, *_: object) -> None:
+            if statement.startswith("SELECT"):
+                statements.append(statement)
+
+        sqlalchemy_event.listen(world.scheduler.store.engine, "before_cursor_execute", note)
+        world.client.list_campaigns()
+        listed = len(statements)
+        generate_latest(world.registry)
+        sqlalchemy_event.remove(world.scheduler.store.engine, "before_cursor_execute", note)
+        return listed, len(statements) - listed
+
+    world.client.create_campaign(make_spec())
+    before = queries()
+    for name in "defgh":
+        world.client.create_campaign(make_spec(name=name))
+        world.client.run_round(name)
+    assert queries() == before == (4, 3)
+
+
 def test_a_timer_does_not_repeat_a_failed_round_without_new_labels(world: World) -> None:
     world.client.create_campaign(make_spec())
     world.client.run_round("c")
@@ -113,8 +221,6 @@ def test_rounds_that_wait_are_resumed_regularly(make_world: Callable[..., World]
 
 
 def test_a_job_outside_our_executor_is_a_fault() -> None:
-    from scheduler.jobs import run_campaign
-
     with pytest.raises(AssertionError, match=RoundExecutor.__name__):
         run_campaign("c")
 

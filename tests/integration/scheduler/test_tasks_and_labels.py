@@ -4,7 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
-from sealpool.errors import FailedPrecondition, InvalidArgument, Unavailable
+from sealpool.errors import (
+    FailedPrecondition,
+    InternalError,
+    InvalidArgument,
+    NotFound,
+    SealpoolError,
+    Unavailable,
+)
 from sealpool.v1 import common_pb2
 from sealpool.v1 import scheduler_pb2 as pb
 from tests.unit.scheduler.world import World, make_spec
@@ -28,8 +35,9 @@ def test_a_task_carries_what_its_annotator_reads(seeded: World) -> None:
     assert task.lease_expires_at.ToSeconds() == seeded.clock.now().timestamp() + 60
 
 
-def test_tasks_come_without_text_while_the_index_server_is_away(seeded: World) -> None:
-    seeded.index.troubles.always("get_items", Unavailable("away"))
+@pytest.mark.parametrize("error", [Unavailable("away"), NotFound("pool", "pool"), InternalError("fault 1")])
+def test_tasks_come_without_text_while_the_index_server_cannot_be_asked(seeded: World, error: SealpoolError) -> None:
+    seeded.index.troubles.always("get_items", error)
     tasks = seeded.client.lease_tasks("c", annotator="x", max_tasks=2).tasks
     assert len(tasks) == 2
     assert all(task.item_id and not task.text for task in tasks)

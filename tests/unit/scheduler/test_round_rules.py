@@ -41,10 +41,11 @@ def facts(**changes: Any) -> Facts:
         "outstanding": 0,
         "arrived": 6,
         "seeded": True,
-        "untrainable": "",
+        "why_untrainable": "",
         "oracle_is_automatic": False,
     }
-    return Facts(**{**fields, **changes})
+    merged = {**fields, **changes}
+    return Facts(**{**merged, "why_untrainable": lambda: merged["why_untrainable"]})
 
 
 @pytest.mark.parametrize(
@@ -58,9 +59,9 @@ def facts(**changes: Any) -> Facts:
         ({"labelled": 12, "outstanding": 6}, RoundKind.MODEL, 2),
         ({"labelled": 12, "outstanding": 9}, RoundKind.MODEL, 0),
         ({"labelled": 20}, RoundKind.FINAL, 0),
-        ({"untrainable": "one class", "oracle_is_automatic": True}, RoundKind.RANDOM, 5),
-        ({"untrainable": "one class", "oracle_is_automatic": True, "labelled": 19}, RoundKind.RANDOM, 1),
-        ({"arrived": 0, "outstanding": 6, "oracle_is_automatic": True, "untrainable": "none"}, RoundKind.RANDOM, 5),
+        ({"why_untrainable": "one class", "oracle_is_automatic": True}, RoundKind.RANDOM, 5),
+        ({"why_untrainable": "one class", "oracle_is_automatic": True, "labelled": 19}, RoundKind.RANDOM, 1),
+        ({"arrived": 0, "outstanding": 6, "oracle_is_automatic": True, "why_untrainable": "none"}, RoundKind.RANDOM, 5),
     ],
 )
 def test_the_next_round_follows_from_the_facts(changes: dict[str, Any], kind: RoundKind, batch: int) -> None:
@@ -73,8 +74,8 @@ def test_the_next_round_follows_from_the_facts(changes: dict[str, Any], kind: Ro
         ({"arrived": 0}, "no label has arrived"),
         ({"arrived": 0, "outstanding": 5}, "no label has arrived"),
         ({"arrived": 0, "oracle_is_automatic": True}, "no label has arrived"),
-        ({"untrainable": "one class"}, "cannot train a model: one class"),
-        ({"untrainable": "one class", "labelled": 20, "oracle_is_automatic": True}, "cannot train a model"),
+        ({"why_untrainable": "one class"}, "cannot train a model: one class"),
+        ({"why_untrainable": "one class", "labelled": 20, "oracle_is_automatic": True}, "cannot train a model"),
     ],
 )
 def test_where_there_is_nothing_to_do_the_message_says_why(changes: dict[str, Any], message: str) -> None:
