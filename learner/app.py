@@ -130,9 +130,9 @@ def build(
 
 def _client_options(settings: LearnerSettings) -> ClientOptions:
     return ClientOptions(
-        ca_certificate=settings.index_ca_certificate,
-        client_certificate=settings.index_client_certificate,
-        client_key=settings.index_client_key,
+        ca_certificate=settings.services_ca,
+        client_certificate=settings.services_certificate,
+        client_key=settings.services_key,
     )
 
 

@@ -53,14 +53,17 @@ class Candidates:
         return self._keys[: len(self)]
 
     @property
-    def direction(self) -> NDArray[np.float32]:
-        """(d,) float32 mean unit vector; a zero vector counts as 0."""
-        return (self._direction_sum / max(len(self), 1)).astype(np.float32)
+    def direction(self) -> NDArray[np.float64]:
+        """(d,) float64 mean unit vector; a zero vector counts as 0.
+
+        In float32 its last bits would tell in what order items came.
+        """
+        return self._direction_sum / max(len(self), 1)
 
     @property
     def nbytes(self) -> int:
         """Memory of vectors and, about, of ids."""
-        return self._vectors.nbytes + self._keys.nbytes + 200 * len(self)
+        return self._vectors.nbytes + self._inverse_lengths.nbytes + self._keys.nbytes + 200 * len(self)
 
     def id_at(self, slot: Slot) -> ItemId:
         """Return the item that lies in a slot now."""

@@ -105,10 +105,10 @@ class CheckpointStore:
             It was written by another version of the learner, or is damaged: train the round again.
         """
         path = self._directory(campaign) / f"{round_number}{_SUFFIX}"
-        if not path.is_file():
-            raise NotFound("checkpoint", f"{campaign}, round {round_number}", field="header.round")
         try:
             metadata, arrays = _read(path)
+        except FileNotFoundError as error:  # also one that was pruned just now
+            raise NotFound("checkpoint", f"{campaign}, round {round_number}", field="header.round") from error
         except SafetensorError as error:
             raise _damaged(campaign, round_number, error) from error
         written_as = metadata.get("format", "none")

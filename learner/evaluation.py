@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from learner.checkpoints import CheckpointStore
 from learner.metrics import LearnerMetrics
+from learner.pools import check_dimension, usable_pool
 from learner.ports import CancelCheck, Classifier, Index
 from learner.predicting import predict
 from learner.problem import Problem, Targets, check_labels, encode_targets
-from learner.selecting import check_dimension
 from learner.vectors import VectorReader
 from sealpool.errors import Cancelled, FailedPrecondition
 from sealpool.types import LabelledItems, Vectors
@@ -74,13 +73,14 @@ def measure(problem: Problem, probabilities: NDArray[np.float32], targets: Targe
         _ranking(truth[:, column], probabilities[:, column]) if 0 < support < len(truth) else (np.nan, np.nan)
         for column, support in enumerate(supports)
     ]
-    f1 = np.atleast_1d(f1_score(truth, predicted, average=None, zero_division=np.nan))
+    right, claimed = (truth & predicted).sum(axis=0), predicted.sum(axis=0)
+    f1 = _f1(right, supports + claimed)
     average_precision, roc_auc = np.array(ranked).T
     return Quality(
         items=len(truth),
         accuracy=float((truth == predicted).all(axis=1).mean()),
         macro_f1=_mean(f1),
-        micro_f1=_micro_f1(truth, predicted),
+        micro_f1=float(_f1(right.sum(), (supports + claimed).sum())),
         macro_roc_auc=_mean(roc_auc),
         mean_average_precision=_mean(average_precision),
         classes=tuple(
@@ -91,12 +91,22 @@ def measure(problem: Problem, probabilities: NDArray[np.float32], targets: Targe
 
 
 def _ranking(truth: NDArray[np.bool_], scores: NDArray[np.float32]) -> tuple[float, float]:
-    return float(average_precision_score(truth, scores)), float(roc_auc_score(truth, scores))
+    """Return average precision and ROC-AUC of one class with positives and negatives; equal scores are one step."""
+    order = np.argsort(-scores)
+    lasts = np.flatnonzero(np.diff(scores[order], append=-np.inf))
+    found = np.cumsum(truth[order])[lasts]
+    missed = lasts + 1 - found
+    new_found, new_missed = np.diff(found, prepend=0), np.diff(missed, prepend=0)
+    average_precision = np.sum(new_found * found / (lasts + 1)) / found[-1]
+    roc_auc = np.sum(new_missed * (found - new_found / 2)) / (found[-1] * missed[-1])
+    return float(average_precision), float(roc_auc)
 
 
-def _micro_f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
-    total = int(truth.sum() + predicted.sum())
-    return 2 * int((truth & predicted).sum()) / total if total else float("nan")
+def _f1(right: NDArray[np.int64], there_and_claimed: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return 2·right / (there + claimed); NaN where a class is neither there nor predicted."""
+    blank = np.full(np.shape(right), np.nan)
+    f1: NDArray[np.float64] = np.divide(2 * right, there_and_claimed, out=blank, where=there_and_claimed > 0)
+    return f1
 
 
 def _mean(values: NDArray[np.float64]) -> float:
@@ -143,7 +153,7 @@ class Evaluator:
             The caller left.
         """
         started = self._clock()
-        pool = self._index.get_pool(pool_name)
+        pool = usable_pool(self._index, pool_name)
         checkpoint = self._checkpoints.load(campaign, round_number)
         problem = checkpoint.info.problem
         check_labels(problem, examples.labels)

@@ -81,7 +81,7 @@ class Classifier(Protocol):
         """
 
     def predict_proba(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return (n, c) float32 probabilities of vectors (n, d) float32 on the model's device.
+        """Return (n, c) probabilities of vectors (n, d) on the model's device, float32 or float64 as they are.
 
         Rows sum to 1, except for multi-label, where each entry is a probability of its own. Never NaN for finite
         vectors of usual size.
@@ -112,28 +112,36 @@ class StrategyOptions:
     positive_class: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScoringContext:
+class ScoringContext(Protocol):
     """Some candidates as a strategy sees them; row i of everything is the same item.
 
-    Parameters
-    ----------
-    probabilities
-        (n, c) float32 of the model.
-    vectors, inverse_lengths
-        (n, d) and (n,) float32: vectors as they are, and 1 / length (0 for a zero vector).
-    direction
-        (d,) float32 mean unit vector of the set that the strategy's `density_over` names; None if it names none.
-    draws
-        (n,) float64 in [0, 1), a function of the seed and the item's id alone.
+    What a strategy does not ask for is not computed: one that leaves `probabilities` alone never runs the model. All is
+    float32 where many candidates are looked through, and float64 where the best of them are put in order.
     """
 
-    problem: Problem
-    probabilities: torch.Tensor
-    vectors: torch.Tensor
-    inverse_lengths: torch.Tensor
-    direction: torch.Tensor | None
-    draws: torch.Tensor
+    @property
+    def problem(self) -> Problem:
+        """The task and its classes."""
+
+    @property
+    def probabilities(self) -> torch.Tensor:
+        """(n, c) of the model."""
+
+    @property
+    def vectors(self) -> torch.Tensor:
+        """(n, d), as they are."""
+
+    @property
+    def inverse_lengths(self) -> torch.Tensor:
+        """(n,) 1 / length of each vector, 0 for a zero vector."""
+
+    @property
+    def direction(self) -> torch.Tensor | None:
+        """(d,) mean unit vector of the set that the strategy's `density_over` names; None if it names none."""
+
+    @property
+    def draws(self) -> torch.Tensor:
+        """(n,) float64 in [0, 1), a function of the seed and the item's id alone."""
 
 
 class QueryStrategy(Protocol):
@@ -144,7 +152,7 @@ class QueryStrategy(Protocol):
         """Which mean direction it needs, if one."""
 
     def score(self, context: ScoringContext) -> torch.Tensor:
-        """Return (n,) float64 on the context's device; higher is more worth a label."""
+        """Return (n,) floats on the context's device; higher is more worth a label."""
 
 
 class CandidateUpdate(Protocol):

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from learner.checkpoints import Checkpoint, CheckpointStore
+from learner.pools import check_dimension, usable_pool
 from learner.ports import Classifier, Index
-from learner.selecting import check_dimension
+from sealpool.errors import FailedPrecondition
 from sealpool.types import ItemId, Items, Vectors
 from sealpool.validation import check_vectors
 
@@ -37,10 +38,18 @@ class Prediction:
 
 @torch.inference_mode()
 def predict(classifier: Classifier, vectors: Vectors, device: torch.device) -> NDArray[np.float32]:
-    """Return the probabilities (n, c) float32 of vectors (n, d)."""
+    """Return the probabilities (n, c) float32 of vectors (n, d).
+
+    Raises
+    ------
+    FailedPrecondition
+        The numbers overflow.
+    """
     # Vectors that came in a message are a read-only view of it, which torch does not take.
     rows = torch.from_numpy(np.require(vectors, np.float32, "W")).to(device)
     probabilities: NDArray[np.float32] = classifier.predict_proba(rows).cpu().numpy()
+    if not np.isfinite(probabilities).all():
+        raise FailedPrecondition("the model overflows on these vectors: scale them to lengths near 1")
     return probabilities
 
 
@@ -48,7 +57,8 @@ class Predictor:
     """Predicts with checkpoints. Safe to share between threads.
 
     Every method raises NotFound where there is no such checkpoint or pool, InvalidArgument where vectors have another
-    dimension than the model, and FailedPrecondition where the checkpoint cannot be read.
+    dimension than the model, and FailedPrecondition where the checkpoint cannot be read or, as chunks are taken, where
+    the numbers overflow.
     """
 
     def __init__(self, index: Index, *, checkpoints: CheckpointStore, device: torch.device) -> None:
@@ -79,7 +89,7 @@ class Predictor:
 
     def _with_pool(self, campaign: str, round_number: int | None, pool_name: str) -> tuple[Checkpoint, int, str]:
         checkpoint = self._load(campaign, round_number)
-        pool = self._index.get_pool(pool_name or checkpoint.info.pool)
+        pool = usable_pool(self._index, pool_name or checkpoint.info.pool)
         check_dimension("pool", pool, checkpoint)
         return checkpoint, pool.version, pool.spec.name
 

@@ -1,7 +1,8 @@
 """Score the candidates of a campaign and find the best."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -9,8 +10,8 @@ from numpy.typing import NDArray
 
 from learner.candidates import Candidates, Slot
 from learner.device import Mirror
-from learner.draws import draws_of
-from learner.ports import CancelCheck, Classifier, QueryStrategy, ScoringContext
+from learner.draws import Keys, draws_of
+from learner.ports import CancelCheck, Classifier, QueryStrategy
 from learner.problem import Problem
 from learner.selection import Scores, best, finalists, round_scores
 from sealpool.errors import Cancelled, FailedPrecondition
@@ -32,7 +33,7 @@ class Scorer:
     Parameters
     ----------
     direction
-        (d,) float32, where the strategy needs one.
+        (d,), where the strategy needs one.
     batch_rows
         Candidates scored at once.
     """
@@ -40,7 +41,7 @@ class Scorer:
     problem: Problem
     classifier: Classifier
     strategy: QueryStrategy
-    direction: NDArray[np.float32] | None
+    direction: NDArray[np.float32] | NDArray[np.float64] | None
     device: torch.device
     batch_rows: int
     seed: int
@@ -57,22 +58,21 @@ class Scorer:
     ) -> list[ScoredItem]:
         """Return the best `count` candidates but those in the slots `barred`, best first.
 
-        The picks are a function of the items, the model and the seed, not of the order in the cache: who may be among
-        the best after rounding is scored once more, in the order of the ids' hashes; then scores are rounded, and
-        ties go by a draw from seed and id.
+        The picks are a function of the items, the model and the seed, not of the order in the cache or of batch_rows:
+        all are scored in float32, who may be among the best is scored once more in float64, rounded well above its
+        noise, and ties go by a draw from seed and id.
         """
         mirror.sync(candidates)
         scores = np.empty(len(candidates))
         for start, stop in self._batches(len(candidates), cancelled):
-            slots = np.arange(start, stop)
-            scores[start:stop] = self._score(candidates, slots, mirror.rows(candidates, start, stop))
+            rows = slice(start, stop)
+            scores[rows] = self._score(candidates, rows, partial(mirror.rows, candidates, start, stop))
         scores[barred] = -np.inf
         few = finalists(scores, count)
-        few = few[np.argsort(candidates.keys[few], kind="stable")]
         exact = np.empty(len(few))
         for start, stop in self._batches(len(few), cancelled):
-            vectors = torch.from_numpy(candidates.vectors[few[start:stop]]).to(self.device)
-            exact[start:stop] = self._score(candidates, few[start:stop], vectors)
+            slots = few[start:stop]
+            exact[start:stop] = self._score(candidates, slots, partial(self._in_float64, candidates, slots))
         exact = round_scores(exact)
         chosen = best(exact, draws_of(candidates.keys[few], self.seed), count)
         return [ScoredItem(id=candidates.id_at(Slot(few[place])), score=float(exact[place])) for place in chosen]
@@ -83,17 +83,52 @@ class Scorer:
                 raise Cancelled("the caller left while candidates were scored")
             yield start, min(start + self.batch_rows, size)
 
-    def _score(self, candidates: Candidates, slots: NDArray[np.int64], vectors: torch.Tensor) -> Scores:
-        draws = (draws_of(candidates.keys[slots], self.seed) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        context = ScoringContext(
-            problem=self.problem,
-            probabilities=self.classifier.predict_proba(vectors),
-            vectors=vectors,
-            inverse_lengths=torch.from_numpy(candidates.inverse_lengths[slots]).to(self.device),
-            direction=None if self.direction is None else torch.from_numpy(self.direction).to(self.device),
-            draws=torch.from_numpy(draws).to(self.device),
-        )
-        scores: Scores = self.strategy.score(context).cpu().numpy()
+    def _in_float64(self, candidates: Candidates, slots: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(candidates.vectors[slots]).to(self.device, torch.float64)
+
+    def _score(
+        self, candidates: Candidates, rows: slice | NDArray[np.int64], vectors: Callable[[], torch.Tensor]
+    ) -> Scores:
+        scores: Scores = self.strategy.score(_Batch(self, candidates, rows, vectors)).cpu().numpy()
         if not np.isfinite(scores).all():
             raise FailedPrecondition("scoring overflows on these vectors: scale them to lengths near 1")
         return scores
+
+
+class _Batch:
+    """A ScoringContext of the candidates in `rows`."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        candidates: Candidates,
+        rows: slice | NDArray[np.int64],
+        vectors: Callable[[], torch.Tensor],
+    ) -> None:
+        self.problem = scorer.problem
+        self._scorer = scorer
+        self._candidates = candidates
+        self._rows = rows
+        self._vectors = vectors
+
+    @cached_property
+    def vectors(self) -> torch.Tensor:
+        return self._vectors()
+
+    @cached_property
+    def probabilities(self) -> torch.Tensor:
+        return self._scorer.classifier.predict_proba(self.vectors)
+
+    @cached_property
+    def inverse_lengths(self) -> torch.Tensor:
+        return torch.from_numpy(self._candidates.inverse_lengths[self._rows]).to(self.vectors)
+
+    @cached_property
+    def direction(self) -> torch.Tensor | None:
+        direction = self._scorer.direction
+        return None if direction is None else torch.from_numpy(direction).to(self.vectors)
+
+    @cached_property
+    def draws(self) -> torch.Tensor:
+        draws: Keys = draws_of(self._candidates.keys[self._rows], self._scorer.seed) >> np.uint64(11)
+        return torch.from_numpy(draws.astype(np.float64) * 2.0**-53).to(self._scorer.device)

@@ -11,18 +11,19 @@ import torch
 from numpy.typing import NDArray
 
 from learner.candidates import Candidates
-from learner.checkpoints import Checkpoint, CheckpointStore
+from learner.checkpoints import CheckpointStore
 from learner.draws import derived_seed
 from learner.expansion import Expander, HeldCampaign, HeldCampaigns, LabelledSet
 from learner.metrics import LearnerMetrics
+from learner.pools import check_dimension, usable_pool
 from learner.ports import CancelCheck, CandidateUpdate, DensityOver, Index, QueryStrategy, StrategyOptions
 from learner.scoring import Scorer
 from learner.strategies import make_strategy
 from learner.waiting import KeyedLocks
 from sealpool import failpoint
-from sealpool.errors import FailedPrecondition, InvalidArgument
+from sealpool.errors import FailedPrecondition
 from sealpool.types import ItemId
-from sealpool.v1 import common_pb2, index_pb2
+from sealpool.v1 import common_pb2
 
 _EXPLORATION, _FILL = 1, 2  # purposes of seeds
 
@@ -115,7 +116,7 @@ class Selector:
         Cancelled
             The caller left.
         """
-        pool = self._index.get_pool(order.pool)
+        pool = usable_pool(self._index, order.pool)
         checkpoint = self._checkpoints.load(order.campaign, order.round)
         strategy = make_strategy(order.strategy, checkpoint.info.problem)
         check_dimension("header.pool", pool, checkpoint)
@@ -195,18 +196,9 @@ class Selector:
         )
 
 
-def check_dimension(field: str, pool: index_pb2.Pool, checkpoint: Checkpoint) -> None:
-    """Raise InvalidArgument if a model was trained on vectors of another dimension than a pool's."""
-    dimension = checkpoint.info.dimension
-    if pool.spec.dimension != dimension:
-        raise InvalidArgument(
-            field,
-            f"{pool.spec.name!r} has dimension {pool.spec.dimension:,}; the model of {checkpoint.info.campaign!r}, "
-            f"round {checkpoint.info.round}, was trained on {dimension:,}",
-        )
-
-
-def _direction(strategy: QueryStrategy, candidates: Candidates, update: CandidateUpdate) -> NDArray[np.float32] | None:
+def _direction(
+    strategy: QueryStrategy, candidates: Candidates, update: CandidateUpdate
+) -> NDArray[np.float32] | NDArray[np.float64] | None:
     match strategy.density_over:
         case None:
             return None

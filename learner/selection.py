@@ -8,11 +8,13 @@ from learner.draws import Keys
 Scores = NDArray[np.float64]
 
 SCORE_BITS = 18
-"""Bits of a score that are looked at. A matrix product in float32 gives one row results that differ in the last bits
-with the row's place among the others (MKL does: of 5,000 equal rows not all came out equal), so exact repeats of an
-item would be ordered by their place in the cache."""
+"""Bits of a score, computed in float64, that are looked at. A matrix product gives one row results that differ in the
+last bits with the row's place among the others (MKL does: of 5,000 equal rows not all came out equal), so exact repeats
+of an item would be ordered by their place in the cache. In float32 rounding is not enough: one score in some 30 lies so
+near the edge between two rounded values that noise decides."""
 
-_SLACK = 2.0 ** (2 - SCORE_BITS)
+_RELATIVE_SLACK, _SLACK = 2.0**-16, 2.0**-20
+"""How far a score in float32 may be off: by a share of itself, and, where it is one minus something, by a constant."""
 
 
 def round_scores(scores: Scores) -> Scores:
@@ -23,9 +25,10 @@ def round_scores(scores: Scores) -> Scores:
 
 
 def finalists(scores: Scores, count: int) -> NDArray[np.int64]:
-    """Return the positions, ascending, that may be among the best `count` when rounding noise is taken off.
+    """Return the positions, ascending, of scores in float32 that may be among the best `count` in exact arithmetic.
 
-    -inf marks what is not to be picked and is never returned.
+    Costs one partition. Where all scores lie closer together than float32 tells apart, all are returned. -inf marks
+    what is not to be picked and is never returned.
     """
     if count == 0:
         return np.empty(0, np.int64)
@@ -33,7 +36,8 @@ def finalists(scores: Scores, count: int) -> NDArray[np.int64]:
     if count >= len(allowed):
         return allowed
     threshold = np.partition(scores, len(scores) - count)[len(scores) - count]
-    return np.flatnonzero((scores >= threshold - _SLACK * abs(threshold)) & (scores > -np.inf))
+    reach = threshold - _RELATIVE_SLACK * abs(threshold) - _SLACK
+    return np.flatnonzero((scores >= reach) & (scores > -np.inf))
 
 
 def best(scores: Scores, draws: Keys, count: int) -> NDArray[np.int64]:

@@ -6,29 +6,22 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from learner.device import DeviceChoice
-from sealpool.runtime.settings import MEBIBYTE, ServiceSettings
+from sealpool.runtime.settings import MEBIBYTE, CallingServiceSettings
 
 _GIBIBYTE = 1 << 30
 
 
-class LearnerSettings(ServiceSettings):
+class LearnerSettings(CallingServiceSettings):
     """What the learner can be told."""
 
     model_config = SettingsConfigDict(env_prefix="SEALPOOL_LEARNER_")
 
-    listen: str = Field("127.0.0.1:7302", description=ServiceSettings.model_fields["listen"].description)
+    listen: str = Field("127.0.0.1:7302", description=CallingServiceSettings.model_fields["listen"].description)
     metrics_listen: str = Field(
-        "127.0.0.1:7312", description=ServiceSettings.model_fields["metrics_listen"].description
+        "127.0.0.1:7312", description=CallingServiceSettings.model_fields["metrics_listen"].description
     )
     data_dir: Path = Field(Path(".sealpool/learner"), description="Checkpoints. Put it on a disk that honours fsync.")
     index_server: str = Field("127.0.0.1:7301", description="host:port of the index server.")
-    index_ca_certificate: Path | None = Field(
-        None, description="PEM file of the authority that signed the index server's certificate; turns TLS on."
-    )
-    index_client_certificate: Path | None = Field(
-        None, description="PEM file that shows who we are, where the index server asks for it."
-    )
-    index_client_key: Path | None = Field(None, description="PEM file with the key of index_client_certificate.")
     device: DeviceChoice = Field(
         "auto",
         description="Where models are trained and candidates scored: cpu, cuda, or auto (a GPU where torch finds one). "

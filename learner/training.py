@@ -11,6 +11,7 @@ import torch
 from learner.checkpoints import Checkpoint, CheckpointInfo, CheckpointStore
 from learner.metrics import LearnerMetrics
 from learner.models import make_classifier
+from learner.pools import usable_pool
 from learner.ports import CancelCheck, Classifier, Index, ModelOptions, Progress, TrainingSet
 from learner.problem import Problem, check_labels, class_counts, encode_targets
 from learner.vectors import VectorReader
@@ -93,7 +94,7 @@ class Trainer:
         classifier = make_classifier(order.model, order.problem)
         check_labels(order.problem, examples.labels)
         examples = _sorted(examples)
-        pool = self._index.get_pool(order.pool)
+        pool = usable_pool(self._index, order.pool)
         # The campaign's lock first: a repeated call waits for the first one, and then finds its checkpoint.
         with self._campaigns.turn(order.campaign, cancelled):
             mark = fingerprint(order, examples, pool)

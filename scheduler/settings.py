@@ -1,15 +1,14 @@
 """What the scheduler can be told."""
 
 from pathlib import Path
-from typing import Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from sealpool.runtime.settings import ServiceSettings
+from sealpool.runtime.settings import CallingServiceSettings
 
 
-class SchedulerSettings(ServiceSettings):
+class SchedulerSettings(CallingServiceSettings):
     """The scheduler: campaigns, rounds, tasks and labels."""
 
     model_config = SettingsConfigDict(env_prefix="SEALPOOL_SCHEDULER_")
@@ -35,16 +34,6 @@ class SchedulerSettings(ServiceSettings):
     )
     index_server: str = Field("127.0.0.1:7301", description="host:port of the index server.")
     learner: str = Field("127.0.0.1:7302", description="host:port of the learner.")
-    services_ca: Path | None = Field(
-        None,
-        description="PEM file of the authority of the index server's and the learner's certificates; turns TLS on.",
-    )
-    services_certificate: Path | None = Field(
-        None,
-        description="PEM file of the certificate that shows both services who we are, where they ask for one "
-        "(tls_client_ca). Needs services_key and services_ca.",
-    )
-    services_key: Path | None = Field(None, description="PEM file of the private key of services_certificate.")
     call_timeout_s: float = Field(
         10.0,
         gt=0,
@@ -102,14 +91,6 @@ class SchedulerSettings(ServiceSettings):
         description="How long a request id protects against a repeated call. Longer than any client tries again; each "
         "takes a row with its answer.",
     )
-
-    @model_validator(mode="after")
-    def _check_services(self) -> Self:
-        if (self.services_certificate is None) != (self.services_key is None):
-            raise ValueError("services_certificate and services_key go together")
-        if self.services_certificate is not None and self.services_ca is None:
-            raise ValueError("services_certificate needs services_ca, which turns TLS on")
-        return self
 
     def database(self) -> str:
         """Return the URL of the database."""

@@ -46,7 +46,7 @@ def check_ids(
     Raises
     ------
     InvalidArgument
-        An id is empty, longer than 256 bytes, or repeated.
+        An id is empty, longer than 256 bytes, holds a zero byte, or is repeated.
     ResourceExhausted
         More than `limit` ids.
     """
@@ -58,6 +58,10 @@ def check_ids(
         # Up to 64 characters an id has at most 256 bytes, so most need no encoding to be measured.
         if not item_id or (len(item_id) > MAX_ID_BYTES // 4 and len(item_id.encode()) > MAX_ID_BYTES):
             raise InvalidArgument(field, f"the id at position {position} is empty or over {MAX_ID_BYTES} bytes")
+        if "\0" in item_id:
+            raise InvalidArgument(
+                field, f"the id at position {position} holds a zero byte, which PostgreSQL cannot keep"
+            )
         if item_id in seen:
             raise InvalidArgument(field, f"{item_id!r} is repeated")
         seen.add(item_id)

@@ -34,4 +34,4 @@ class InformationDensity:
         if context.direction is None:
             raise AssertionError("information density was given no direction")
         similarity = (context.vectors @ context.direction) * context.inverse_lengths
-        return self._base.score(context) * similarity.double().clamp_min(0) ** self._beta
+        return self._base.score(context) * similarity.clamp_min(0) ** self._beta

@@ -22,5 +22,5 @@ class LeastConfidence:
         """Return one minus the probability of the predicted class."""
         p = context.probabilities
         if context.problem.multilabel:
-            return torch.minimum(p, 1 - p).double().mean(dim=1)
-        return 1 - p.amax(dim=1).double()
+            return torch.minimum(p, 1 - p).mean(dim=1)
+        return 1 - p.amax(dim=1)

@@ -27,7 +27,7 @@ class MostLikelyPositive:
 
     def score(self, context: ScoringContext) -> torch.Tensor:
         """Return the probability of the class looked for."""
-        return context.probabilities[:, self._column].double()
+        return context.probabilities[:, self._column]
 
 
 def _column(name: str, problem: Problem) -> int:

@@ -24,10 +24,11 @@ class DatasetOracle:
         self._index = index
 
     def label(self, spec: scheduler_pb2.CampaignSpec, item_ids: Sequence[ItemId]) -> Labels:
-        """Read the labels of items of the pool."""
+        """Read the labels of items of the pool, as far as it still has them."""
         if not item_ids:
             return {}
-        return _read(spec, self._index.get_items(spec.pool, item_ids, vectors=False, payloads=True))
+        items = self._index.get_items(spec.pool, item_ids, vectors=False, payloads=True, allow_missing=True)
+        return _read(spec, items)
 
     def held_out(self, spec: scheduler_pb2.CampaignSpec) -> Labels:
         """Read the labels of all items of the evaluation pool."""

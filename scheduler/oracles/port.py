@@ -21,7 +21,10 @@ class Oracle(Protocol):
     """In whose name its labels stand."""
 
     def label(self, spec: scheduler_pb2.CampaignSpec, item_ids: Sequence[ItemId]) -> Labels:
-        """Label items of the campaign's pool. Items that it cannot tell are left out, and stay open tasks."""
+        """Label items of the campaign's pool. Items that it cannot tell are left out, and stay open tasks.
+
+        So are items that the pool no longer has; their tasks are withdrawn.
+        """
         ...
 
     def held_out(self, spec: scheduler_pb2.CampaignSpec) -> Labels:

@@ -120,7 +120,7 @@ def require_active(campaign: Campaign) -> None:
     """Raise FailedPrecondition unless the campaign is active."""
     reasons = {
         CampaignState.PAUSED: "is paused: resume it first",
-        CampaignState.COMPLETED: "is completed: its budget is spent",
+        CampaignState.COMPLETED: "is completed: its budget is spent, or its pool has nothing left to label",
         CampaignState.ARCHIVED: "is archived",
     }
     if campaign.state != CampaignState.ACTIVE:

@@ -65,7 +65,7 @@ class Phases:
                 record.round.quality = answer.quality.SerializeToString()
                 record.add_seconds(scheduler_pb2.PhaseSeconds(evaluate=answer.seconds))
             if job.kind == RoundKind.FINAL:
-                record.finish()
+                record.finish(is_last=True)
             else:
                 record.move_to(RoundState.SELECTING)
 
@@ -97,12 +97,15 @@ class Phases:
         """Let the campaign's own oracle, if it has one, label every open task, and end the round."""
         oracle = self._oracle(job)
         given: Mapping[ItemId, tuple[int, ...]] = {}
+        gone: Sequence[ItemId] = ()
         if oracle is not None:
             with self._store.reading() as session:
                 waiting = tasks.outstanding(session, job.campaign_id)
             given = oracle.label(job.spec, waiting)
+            gone = self._gone(job, [item for item in waiting if item not in given])
         with recording(self._store, job) as record:
             check_not_archived(record.campaign)
+            tasks.withdraw_items(record.session, job.campaign_id, gone)
             wanted = _still_wanted(job, record, given)
             if oracle is not None and wanted:
                 commit_labels(
@@ -113,8 +116,15 @@ class Phases:
                     held_out=False,
                     now=record.now,
                 )
-            record.finish()
+            record.finish(is_last=_pool_is_exhausted(job, record))
         reach("scheduler.round.after_label")
+
+    def _gone(self, job: RoundJob, items: Sequence[ItemId]) -> list[ItemId]:
+        """Return those of `items` that the pool no longer has: nobody can label them."""
+        if not items:
+            return []
+        found = self._index.get_items(job.spec.pool, items, vectors=False, allow_missing=True)
+        return sorted(set(items).difference(found.ids))
 
     def _labelled(self, job: RoundJob) -> dict[ItemId, tuple[int, ...]]:
         with self._store.reading() as session:
@@ -204,6 +214,18 @@ def _still_wanted(
     """Return those labels that the budget still has room for and that nobody gave while the oracle was asked."""
     waiting = [item for item in tasks.outstanding(record.session, job.campaign_id) if item in given]
     return {item: given[item] for item in waiting[: job.spec.budget - record.campaign.labelled]}
+
+
+def _pool_is_exhausted(job: RoundJob, record: Recording) -> bool:
+    """Whether a model that knows every label found nothing to hand out, and nothing that was handed out is waiting."""
+    return (
+        job.kind == RoundKind.MODEL
+        and job.batch > 0
+        and job.spec.fill != scheduler_pb2.FILL_NONE
+        and record.round.picks == 0
+        and record.campaign.last_sequence == job.snapshot
+        and not tasks.outstanding(record.session, job.campaign_id)
+    )
 
 
 def _check_picks(job: RoundJob, picks: Sequence[Pick], handed_out: Mapping[ItemId, int]) -> None:

@@ -77,11 +77,11 @@ class Recording:
         self.round.error = ""
         events.add(self.session, self.campaign, messages.round_changed(self.round, now=self.now))
 
-    def finish(self) -> None:
+    def finish(self, *, is_last: bool) -> None:
         """End the round; the campaign too, if this was its last."""
         self._end()
         self.move_to(RoundState.FINISHED)
-        if self.round.kind == RoundKind.FINAL and self.campaign.state != CampaignState.ARCHIVED:
+        if is_last and self.campaign.state != CampaignState.ARCHIVED:
             self.campaign.state = CampaignState.COMPLETED
             tasks.withdraw(self.session, self.campaign.id)
             events.add(self.session, self.campaign, messages.state_changed(self.campaign, now=self.now))

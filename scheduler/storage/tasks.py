@@ -113,12 +113,7 @@ def rounds_of(session: Session, campaign_id: int, item_ids: Sequence[ItemId]) ->
 
 def close(session: Session, campaign_id: int, item_ids: Sequence[ItemId]) -> None:
     """Close the open tasks of items that were labelled."""
-    for some in in_batches(item_ids):
-        session.execute(
-            update(Task)
-            .where(Task.campaign_id == campaign_id, Task.item_id.in_(some), Task.state == TaskState.OPEN)
-            .values(state=TaskState.CLOSED, lease_expires_at=None)
-        )
+    _end(session, campaign_id, item_ids, TaskState.CLOSED)
 
 
 def withdraw(session: Session, campaign_id: int) -> None:
@@ -128,6 +123,20 @@ def withdraw(session: Session, campaign_id: int) -> None:
         .where(Task.campaign_id == campaign_id, Task.state == TaskState.OPEN)
         .values(state=TaskState.WITHDRAWN, lease_expires_at=None)
     )
+
+
+def withdraw_items(session: Session, campaign_id: int, item_ids: Sequence[ItemId]) -> None:
+    """Take back the open tasks of some items, leased ones too."""
+    _end(session, campaign_id, item_ids, TaskState.WITHDRAWN)
+
+
+def _end(session: Session, campaign_id: int, item_ids: Sequence[ItemId], state: TaskState) -> None:
+    for some in in_batches(item_ids):
+        session.execute(
+            update(Task)
+            .where(Task.campaign_id == campaign_id, Task.item_id.in_(some), Task.state == TaskState.OPEN)
+            .values(state=state, lease_expires_at=None)
+        )
 
 
 def _waiting(now: datetime) -> ColumnElement[bool]:

@@ -39,9 +39,11 @@ class Connection:
         self.target = target
         self.options = options or ClientOptions()
         self._channel = _open(target, self.options)
+        self._closed = False
 
     def close(self) -> None:
-        """Close the channel; calls under way are cancelled."""
+        """Close the channel; calls under way and later ones raise Cancelled."""
+        self._closed = True
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -69,6 +71,10 @@ class Connection:
                 again = idempotent and error.code() is grpc.StatusCode.UNAVAILABLE
                 if not again or elapsed_s + pause_s > min(self.options.retry_for_s, budget_s):
                     raise to_error(error, self.target) from error
+            except ValueError as error:
+                if self._closed:  # gRPC's word for a call on a closed channel
+                    raise errors.Cancelled(f"the client of {self.target} is closed") from error
+                raise
             time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

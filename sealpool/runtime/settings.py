@@ -106,6 +106,28 @@ class ServiceSettings(BaseSettings):
         return (init_settings, env_settings, *yaml)
 
 
+class CallingServiceSettings(ServiceSettings):
+    """What a service that calls other services can be told beside that."""
+
+    services_ca: Path | None = Field(
+        None, description="PEM file of the authority of the certificates of the services called; turns TLS on."
+    )
+    services_certificate: Path | None = Field(
+        None,
+        description="PEM file of the certificate that shows the services called who we are, where they ask for one "
+        "(tls_client_ca). Needs services_key and services_ca.",
+    )
+    services_key: Path | None = Field(None, description="PEM file of the private key of services_certificate.")
+
+    @model_validator(mode="after")
+    def _check_services(self) -> Self:
+        if (self.services_certificate is None) != (self.services_key is None):
+            raise ValueError("services_certificate and services_key go together")
+        if self.services_certificate is not None and self.services_ca is None:
+            raise ValueError("services_certificate needs services_ca, which turns TLS on")
+        return self
+
+
 def is_loopback(address: str) -> bool:
     """Whether host:port can be reached from this machine alone. A Unix socket can."""
     if address.startswith("unix:"):

@@ -4,8 +4,8 @@ isort:skip_file
 What the three services share: vectors, labels, and the numbers that describe a model.
 
 Conventions, in force in every file of this package:
-  * Item ids, pool names and campaign names are UTF-8. An item id has 1 to 256 bytes. Pool and campaign
-    names have 1 to 128 characters of [A-Za-z0-9._-] and begin with a letter or a digit.
+  * Item ids, pool names and campaign names are UTF-8. An item id has 1 to 256 bytes, none of them zero. Pool and
+    campaign names have 1 to 128 characters of [A-Za-z0-9._-] and begin with a letter or a digit.
   * Times are UTC. Durations are seconds, in fields that end in `_seconds`.
   * A repeated field that runs beside another ("parallel to ids") has the same length, or is empty.
   * A status message names the field at fault. The trailing metadata `sealpool-error` carries the kind of

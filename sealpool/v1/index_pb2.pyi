@@ -727,7 +727,9 @@ class ExpandCandidatesRequest(_message.Message):
     pool: _builtins.str
     campaign: _builtins.str
     held_version: _builtins.int
-    """Version of the candidate pool that the caller holds; 0 for none."""
+    """each the first time it is here. The others are only taken out.
+    Version of the candidate pool that the caller holds; 0 for none.
+    """
     include_vectors: _builtins.bool
     include_payloads: _builtins.bool
     @_builtins.property
@@ -738,7 +740,7 @@ class ExpandCandidatesRequest(_message.Message):
 
     @_builtins.property
     def expand_from_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Which of labelled_ids bring their neighbours. The others are only taken out."""
+        """Which of labelled_ids, also of those told before, bring their neighbours,"""
 
     def __init__(
         self,

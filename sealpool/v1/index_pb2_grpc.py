@@ -107,7 +107,7 @@ class IndexServiceServicer:
     def CreatePool(self, request, context):
         """Make an empty pool.
         ALREADY_EXISTS: a pool has this name. INVALID_ARGUMENT: name, dimension, metric, dtype, engine or its options.
-        RESOURCE_EXHAUSTED: max_pools.
+        RESOURCE_EXHAUSTED: max_pools, the disk.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,7 +137,9 @@ class IndexServiceServicer:
 
     def Upsert(self, request_iterator, context):
         """Add items, or replace those whose id the pool already has (vector and payload as a whole). The whole stream
-        is one change: after OK it is on disk, after any other status nothing of it happened.
+        is one change: after OK it is on disk, after any other status nothing of it happened (but after INTERNAL, with
+        the pool FAILED: the disk failed in the middle, and a restart shows what it holds). A stream that its caller
+        cancelled or let drop is no change either.
         NOT_FOUND: no such pool. INVALID_ARGUMENT: the first message names no pool; an id that is empty, too long, or
         twice in the stream; vectors of another dimension, NaN, infinite, or (cosine) all zero; a payload list of
         another length, or metadata that is not a JSON object. RESOURCE_EXHAUSTED: max_upsert_rows, the disk.
@@ -149,7 +151,8 @@ class IndexServiceServicer:
     def DeleteItems(self, request, context):
         """Delete items. An id that the pool does not have is counted as missing, not refused, so that a repeated call
         is harmless. Deleted items leave every candidate pool.
-        NOT_FOUND: no such pool. INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids.
+        NOT_FOUND: no such pool. INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids,
+        the disk.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -175,16 +178,19 @@ class IndexServiceServicer:
     def SampleItems(self, request, context):
         """Draw items at random, uniformly and without replacement. The same pool, campaign state, seed and exclude
         give the same draw.
-        NOT_FOUND: no such pool. INVALID_ARGUMENT: count over max_sample.
+        NOT_FOUND: no such pool. INVALID_ARGUMENT: count over max_sample; an id of exclude is empty, too long or
+        repeated. RESOURCE_EXHAUSTED: exclude over max_ids.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Search(self, request, context):
-        """The k nearest items of each query, nearest first. A query by id never finds itself.
+        """The k nearest items of each query, nearest first. A query by id never finds itself. In an empty pool every
+        query finds nothing: counts of 0, and no ids.
         NOT_FOUND: no such pool, or a query id that it does not have. INVALID_ARGUMENT: no query, vectors of another
-        dimension, NaN, infinite, or (cosine) all zero; k is 0 or over max_k; queries over max_queries.
+        dimension, NaN, infinite, or (cosine) all zero; an id of ids or exclude is empty, too long or repeated; k is 0 or
+        over max_k; queries over max_queries. RESOURCE_EXHAUSTED: queries × k over max_neighbors; exclude over max_ids.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -195,15 +201,21 @@ class IndexServiceServicer:
 
         Under `seals` the k nearest neighbours of each expand_from item are added, unless labelled or already
         candidates, and labelled items are taken out. The change is on disk before the first message of the answer.
-        Ids that were told before are passed over, so the call is idempotent: repeated with the same held_version,
-        after a lost answer say, it answers the same. The answer is always the difference from held_version to now:
-        `added` chunks, `removed` chunks, then one summary. An item that was replaced in the pool since comes again in
-        `added`. Where the difference is not known (the pool of candidates was dropped and begun anew), the summary's
-        base_version is 0: the answer is then everything, and the caller drops what it held.
-        NOT_FOUND: no such pool, or an expand_from id that it does not have (a labelled id that was deleted from the
-        pool is passed over). INVALID_ARGUMENT: an id is empty, too long or repeated; an expand_from id that is not in
-        labelled_ids; an unknown policy, or another one than the campaign began with; k over max_k; ids over max_ids.
-        FAILED_PRECONDITION: the pool is empty. RESOURCE_EXHAUSTED: max_candidates.
+        An item is told once and expanded from once: ids that were told before are passed over, and of the expand_from
+        ids those that were expanded from before. One that was told without being expanded from can still be, in a later
+        call that names it in both lists: its label was corrected, say. So the call is idempotent: repeated with the same
+        held_version, after a lost answer say, it answers the same. The answer is always the difference from held_version
+        to now: `added` chunks, `removed` chunks, then one summary. An item that was replaced in the pool since comes
+        again in `added`. Where the difference is not known (the pool of candidates was dropped and begun anew), the
+        summary's base_version is 0: the answer is then everything, and the caller drops what it held. A pool that was
+        deleted and made anew begins its candidate versions anew: who held one of the old pool, whose created_at was
+        another, asks with held_version 0. Under COSINE a FLOAT32 vector in `added` may differ from the one given in the
+        last bits, being computed from the index; GetItems has it as given.
+        NOT_FOUND: no such pool, or an expand_from id that it does not have and that was not expanded from before (any
+        other labelled id that was deleted from the pool is passed over). INVALID_ARGUMENT: an id is empty, too long or
+        repeated; an expand_from id that is not in labelled_ids; an unknown policy, or another one than the campaign
+        began with; k over max_k. FAILED_PRECONDITION: the pool is empty. RESOURCE_EXHAUSTED: labelled_ids over max_ids;
+        max_candidates; max_campaigns (a campaign more in this pool); the disk. None of these changes anything.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -220,6 +232,7 @@ class IndexServiceServicer:
     def DropCandidates(self, request, context):
         """Forget a campaign's candidate pool and which items it had labelled.
         NOT_FOUND: no such pool. A campaign without a candidate pool is OK: nothing is dropped.
+        RESOURCE_EXHAUSTED: the disk.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,7 @@ class IndexServiceStub:
     CreatePool: _grpc.UnaryUnaryMultiCallable[_index_pb2.CreatePoolRequest, _index_pb2.CreatePoolResponse]
     """Make an empty pool.
     ALREADY_EXISTS: a pool has this name. INVALID_ARGUMENT: name, dimension, metric, dtype, engine or its options.
-    RESOURCE_EXHAUSTED: max_pools.
+    RESOURCE_EXHAUSTED: max_pools, the disk.
     """
     GetPool: _grpc.UnaryUnaryMultiCallable[_index_pb2.GetPoolRequest, _index_pb2.GetPoolResponse]
     """NOT_FOUND: no such pool."""
@@ -46,7 +46,9 @@ class IndexServiceStub:
     """
     Upsert: _grpc.StreamUnaryMultiCallable[_index_pb2.UpsertRequest, _index_pb2.UpsertResponse]
     """Add items, or replace those whose id the pool already has (vector and payload as a whole). The whole stream
-    is one change: after OK it is on disk, after any other status nothing of it happened.
+    is one change: after OK it is on disk, after any other status nothing of it happened (but after INTERNAL, with
+    the pool FAILED: the disk failed in the middle, and a restart shows what it holds). A stream that its caller
+    cancelled or let drop is no change either.
     NOT_FOUND: no such pool. INVALID_ARGUMENT: the first message names no pool; an id that is empty, too long, or
     twice in the stream; vectors of another dimension, NaN, infinite, or (cosine) all zero; a payload list of
     another length, or metadata that is not a JSON object. RESOURCE_EXHAUSTED: max_upsert_rows, the disk.
@@ -54,7 +56,8 @@ class IndexServiceStub:
     DeleteItems: _grpc.UnaryUnaryMultiCallable[_index_pb2.DeleteItemsRequest, _index_pb2.DeleteItemsResponse]
     """Delete items. An id that the pool does not have is counted as missing, not refused, so that a repeated call
     is harmless. Deleted items leave every candidate pool.
-    NOT_FOUND: no such pool. INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids.
+    NOT_FOUND: no such pool. INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids,
+    the disk.
     """
     GetItems: _grpc.UnaryStreamMultiCallable[_index_pb2.GetItemsRequest, _index_pb2.GetItemsResponse]
     """Read items by id, in the order asked for, in bounded chunks.
@@ -68,27 +71,36 @@ class IndexServiceStub:
     SampleItems: _grpc.UnaryUnaryMultiCallable[_index_pb2.SampleItemsRequest, _index_pb2.SampleItemsResponse]
     """Draw items at random, uniformly and without replacement. The same pool, campaign state, seed and exclude
     give the same draw.
-    NOT_FOUND: no such pool. INVALID_ARGUMENT: count over max_sample.
+    NOT_FOUND: no such pool. INVALID_ARGUMENT: count over max_sample; an id of exclude is empty, too long or
+    repeated. RESOURCE_EXHAUSTED: exclude over max_ids.
     """
     Search: _grpc.UnaryUnaryMultiCallable[_index_pb2.SearchRequest, _index_pb2.SearchResponse]
-    """The k nearest items of each query, nearest first. A query by id never finds itself.
+    """The k nearest items of each query, nearest first. A query by id never finds itself. In an empty pool every
+    query finds nothing: counts of 0, and no ids.
     NOT_FOUND: no such pool, or a query id that it does not have. INVALID_ARGUMENT: no query, vectors of another
-    dimension, NaN, infinite, or (cosine) all zero; k is 0 or over max_k; queries over max_queries.
+    dimension, NaN, infinite, or (cosine) all zero; an id of ids or exclude is empty, too long or repeated; k is 0 or
+    over max_k; queries over max_queries. RESOURCE_EXHAUSTED: queries × k over max_neighbors; exclude over max_ids.
     """
     ExpandCandidates: _grpc.UnaryStreamMultiCallable[_index_pb2.ExpandCandidatesRequest, _index_pb2.ExpandCandidatesResponse]
     """Tell which items were newly labelled, and get what that changed in the campaign's candidate pool.
 
     Under `seals` the k nearest neighbours of each expand_from item are added, unless labelled or already
     candidates, and labelled items are taken out. The change is on disk before the first message of the answer.
-    Ids that were told before are passed over, so the call is idempotent: repeated with the same held_version,
-    after a lost answer say, it answers the same. The answer is always the difference from held_version to now:
-    `added` chunks, `removed` chunks, then one summary. An item that was replaced in the pool since comes again in
-    `added`. Where the difference is not known (the pool of candidates was dropped and begun anew), the summary's
-    base_version is 0: the answer is then everything, and the caller drops what it held.
-    NOT_FOUND: no such pool, or an expand_from id that it does not have (a labelled id that was deleted from the
-    pool is passed over). INVALID_ARGUMENT: an id is empty, too long or repeated; an expand_from id that is not in
-    labelled_ids; an unknown policy, or another one than the campaign began with; k over max_k; ids over max_ids.
-    FAILED_PRECONDITION: the pool is empty. RESOURCE_EXHAUSTED: max_candidates.
+    An item is told once and expanded from once: ids that were told before are passed over, and of the expand_from
+    ids those that were expanded from before. One that was told without being expanded from can still be, in a later
+    call that names it in both lists: its label was corrected, say. So the call is idempotent: repeated with the same
+    held_version, after a lost answer say, it answers the same. The answer is always the difference from held_version
+    to now: `added` chunks, `removed` chunks, then one summary. An item that was replaced in the pool since comes
+    again in `added`. Where the difference is not known (the pool of candidates was dropped and begun anew), the
+    summary's base_version is 0: the answer is then everything, and the caller drops what it held. A pool that was
+    deleted and made anew begins its candidate versions anew: who held one of the old pool, whose created_at was
+    another, asks with held_version 0. Under COSINE a FLOAT32 vector in `added` may differ from the one given in the
+    last bits, being computed from the index; GetItems has it as given.
+    NOT_FOUND: no such pool, or an expand_from id that it does not have and that was not expanded from before (any
+    other labelled id that was deleted from the pool is passed over). INVALID_ARGUMENT: an id is empty, too long or
+    repeated; an expand_from id that is not in labelled_ids; an unknown policy, or another one than the campaign
+    began with; k over max_k. FAILED_PRECONDITION: the pool is empty. RESOURCE_EXHAUSTED: labelled_ids over max_ids;
+    max_candidates; max_campaigns (a campaign more in this pool); the disk. None of these changes anything.
     """
     ListCandidates: _grpc.UnaryStreamMultiCallable[_index_pb2.ListCandidatesRequest, _index_pb2.ListCandidatesResponse]
     """All candidates of a campaign, in bounded chunks; the last message carries the info.
@@ -97,6 +109,7 @@ class IndexServiceStub:
     DropCandidates: _grpc.UnaryUnaryMultiCallable[_index_pb2.DropCandidatesRequest, _index_pb2.DropCandidatesResponse]
     """Forget a campaign's candidate pool and which items it had labelled.
     NOT_FOUND: no such pool. A campaign without a candidate pool is OK: nothing is dropped.
+    RESOURCE_EXHAUSTED: the disk.
     """
 
 @_typing.type_check_only
@@ -105,7 +118,7 @@ class IndexServiceAsyncStub(IndexServiceStub):
     CreatePool: _aio.UnaryUnaryMultiCallable[_index_pb2.CreatePoolRequest, _index_pb2.CreatePoolResponse]  # type: ignore[assignment]
     """Make an empty pool.
     ALREADY_EXISTS: a pool has this name. INVALID_ARGUMENT: name, dimension, metric, dtype, engine or its options.
-    RESOURCE_EXHAUSTED: max_pools.
+    RESOURCE_EXHAUSTED: max_pools, the disk.
     """
     GetPool: _aio.UnaryUnaryMultiCallable[_index_pb2.GetPoolRequest, _index_pb2.GetPoolResponse]  # type: ignore[assignment]
     """NOT_FOUND: no such pool."""
@@ -117,7 +130,9 @@ class IndexServiceAsyncStub(IndexServiceStub):
     """
     Upsert: _aio.StreamUnaryMultiCallable[_index_pb2.UpsertRequest, _index_pb2.UpsertResponse]  # type: ignore[assignment]
     """Add items, or replace those whose id the pool already has (vector and payload as a whole). The whole stream
-    is one change: after OK it is on disk, after any other status nothing of it happened.
+    is one change: after OK it is on disk, after any other status nothing of it happened (but after INTERNAL, with
+    the pool FAILED: the disk failed in the middle, and a restart shows what it holds). A stream that its caller
+    cancelled or let drop is no change either.
     NOT_FOUND: no such pool. INVALID_ARGUMENT: the first message names no pool; an id that is empty, too long, or
     twice in the stream; vectors of another dimension, NaN, infinite, or (cosine) all zero; a payload list of
     another length, or metadata that is not a JSON object. RESOURCE_EXHAUSTED: max_upsert_rows, the disk.
@@ -125,7 +140,8 @@ class IndexServiceAsyncStub(IndexServiceStub):
     DeleteItems: _aio.UnaryUnaryMultiCallable[_index_pb2.DeleteItemsRequest, _index_pb2.DeleteItemsResponse]  # type: ignore[assignment]
     """Delete items. An id that the pool does not have is counted as missing, not refused, so that a repeated call
     is harmless. Deleted items leave every candidate pool.
-    NOT_FOUND: no such pool. INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids.
+    NOT_FOUND: no such pool. INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids,
+    the disk.
     """
     GetItems: _aio.UnaryStreamMultiCallable[_index_pb2.GetItemsRequest, _index_pb2.GetItemsResponse]  # type: ignore[assignment]
     """Read items by id, in the order asked for, in bounded chunks.
@@ -139,27 +155,36 @@ class IndexServiceAsyncStub(IndexServiceStub):
     SampleItems: _aio.UnaryUnaryMultiCallable[_index_pb2.SampleItemsRequest, _index_pb2.SampleItemsResponse]  # type: ignore[assignment]
     """Draw items at random, uniformly and without replacement. The same pool, campaign state, seed and exclude
     give the same draw.
-    NOT_FOUND: no such pool. INVALID_ARGUMENT: count over max_sample.
+    NOT_FOUND: no such pool. INVALID_ARGUMENT: count over max_sample; an id of exclude is empty, too long or
+    repeated. RESOURCE_EXHAUSTED: exclude over max_ids.
     """
     Search: _aio.UnaryUnaryMultiCallable[_index_pb2.SearchRequest, _index_pb2.SearchResponse]  # type: ignore[assignment]
-    """The k nearest items of each query, nearest first. A query by id never finds itself.
+    """The k nearest items of each query, nearest first. A query by id never finds itself. In an empty pool every
+    query finds nothing: counts of 0, and no ids.
     NOT_FOUND: no such pool, or a query id that it does not have. INVALID_ARGUMENT: no query, vectors of another
-    dimension, NaN, infinite, or (cosine) all zero; k is 0 or over max_k; queries over max_queries.
+    dimension, NaN, infinite, or (cosine) all zero; an id of ids or exclude is empty, too long or repeated; k is 0 or
+    over max_k; queries over max_queries. RESOURCE_EXHAUSTED: queries × k over max_neighbors; exclude over max_ids.
     """
     ExpandCandidates: _aio.UnaryStreamMultiCallable[_index_pb2.ExpandCandidatesRequest, _index_pb2.ExpandCandidatesResponse]  # type: ignore[assignment]
     """Tell which items were newly labelled, and get what that changed in the campaign's candidate pool.
 
     Under `seals` the k nearest neighbours of each expand_from item are added, unless labelled or already
     candidates, and labelled items are taken out. The change is on disk before the first message of the answer.
-    Ids that were told before are passed over, so the call is idempotent: repeated with the same held_version,
-    after a lost answer say, it answers the same. The answer is always the difference from held_version to now:
-    `added` chunks, `removed` chunks, then one summary. An item that was replaced in the pool since comes again in
-    `added`. Where the difference is not known (the pool of candidates was dropped and begun anew), the summary's
-    base_version is 0: the answer is then everything, and the caller drops what it held.
-    NOT_FOUND: no such pool, or an expand_from id that it does not have (a labelled id that was deleted from the
-    pool is passed over). INVALID_ARGUMENT: an id is empty, too long or repeated; an expand_from id that is not in
-    labelled_ids; an unknown policy, or another one than the campaign began with; k over max_k; ids over max_ids.
-    FAILED_PRECONDITION: the pool is empty. RESOURCE_EXHAUSTED: max_candidates.
+    An item is told once and expanded from once: ids that were told before are passed over, and of the expand_from
+    ids those that were expanded from before. One that was told without being expanded from can still be, in a later
+    call that names it in both lists: its label was corrected, say. So the call is idempotent: repeated with the same
+    held_version, after a lost answer say, it answers the same. The answer is always the difference from held_version
+    to now: `added` chunks, `removed` chunks, then one summary. An item that was replaced in the pool since comes
+    again in `added`. Where the difference is not known (the pool of candidates was dropped and begun anew), the
+    summary's base_version is 0: the answer is then everything, and the caller drops what it held. A pool that was
+    deleted and made anew begins its candidate versions anew: who held one of the old pool, whose created_at was
+    another, asks with held_version 0. Under COSINE a FLOAT32 vector in `added` may differ from the one given in the
+    last bits, being computed from the index; GetItems has it as given.
+    NOT_FOUND: no such pool, or an expand_from id that it does not have and that was not expanded from before (any
+    other labelled id that was deleted from the pool is passed over). INVALID_ARGUMENT: an id is empty, too long or
+    repeated; an expand_from id that is not in labelled_ids; an unknown policy, or another one than the campaign
+    began with; k over max_k. FAILED_PRECONDITION: the pool is empty. RESOURCE_EXHAUSTED: labelled_ids over max_ids;
+    max_candidates; max_campaigns (a campaign more in this pool); the disk. None of these changes anything.
     """
     ListCandidates: _aio.UnaryStreamMultiCallable[_index_pb2.ListCandidatesRequest, _index_pb2.ListCandidatesResponse]  # type: ignore[assignment]
     """All candidates of a campaign, in bounded chunks; the last message carries the info.
@@ -168,6 +193,7 @@ class IndexServiceAsyncStub(IndexServiceStub):
     DropCandidates: _aio.UnaryUnaryMultiCallable[_index_pb2.DropCandidatesRequest, _index_pb2.DropCandidatesResponse]  # type: ignore[assignment]
     """Forget a campaign's candidate pool and which items it had labelled.
     NOT_FOUND: no such pool. A campaign without a candidate pool is OK: nothing is dropped.
+    RESOURCE_EXHAUSTED: the disk.
     """
 
 class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -179,7 +205,7 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_index_pb2.CreatePoolResponse, _abc.Awaitable[_index_pb2.CreatePoolResponse]]:
         """Make an empty pool.
         ALREADY_EXISTS: a pool has this name. INVALID_ARGUMENT: name, dimension, metric, dtype, engine or its options.
-        RESOURCE_EXHAUSTED: max_pools.
+        RESOURCE_EXHAUSTED: max_pools, the disk.
         """
 
     @_abc_1.abstractmethod
@@ -215,7 +241,9 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_index_pb2.UpsertResponse, _abc.Awaitable[_index_pb2.UpsertResponse]]:
         """Add items, or replace those whose id the pool already has (vector and payload as a whole). The whole stream
-        is one change: after OK it is on disk, after any other status nothing of it happened.
+        is one change: after OK it is on disk, after any other status nothing of it happened (but after INTERNAL, with
+        the pool FAILED: the disk failed in the middle, and a restart shows what it holds). A stream that its caller
+        cancelled or let drop is no change either.
         NOT_FOUND: no such pool. INVALID_ARGUMENT: the first message names no pool; an id that is empty, too long, or
         twice in the stream; vectors of another dimension, NaN, infinite, or (cosine) all zero; a payload list of
         another length, or metadata that is not a JSON object. RESOURCE_EXHAUSTED: max_upsert_rows, the disk.
@@ -229,7 +257,8 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_index_pb2.DeleteItemsResponse, _abc.Awaitable[_index_pb2.DeleteItemsResponse]]:
         """Delete items. An id that the pool does not have is counted as missing, not refused, so that a repeated call
         is harmless. Deleted items leave every candidate pool.
-        NOT_FOUND: no such pool. INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids.
+        NOT_FOUND: no such pool. INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids,
+        the disk.
         """
 
     @_abc_1.abstractmethod
@@ -261,7 +290,8 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_index_pb2.SampleItemsResponse, _abc.Awaitable[_index_pb2.SampleItemsResponse]]:
         """Draw items at random, uniformly and without replacement. The same pool, campaign state, seed and exclude
         give the same draw.
-        NOT_FOUND: no such pool. INVALID_ARGUMENT: count over max_sample.
+        NOT_FOUND: no such pool. INVALID_ARGUMENT: count over max_sample; an id of exclude is empty, too long or
+        repeated. RESOURCE_EXHAUSTED: exclude over max_ids.
         """
 
     @_abc_1.abstractmethod
@@ -270,9 +300,11 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _index_pb2.SearchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_index_pb2.SearchResponse, _abc.Awaitable[_index_pb2.SearchResponse]]:
-        """The k nearest items of each query, nearest first. A query by id never finds itself.
+        """The k nearest items of each query, nearest first. A query by id never finds itself. In an empty pool every
+        query finds nothing: counts of 0, and no ids.
         NOT_FOUND: no such pool, or a query id that it does not have. INVALID_ARGUMENT: no query, vectors of another
-        dimension, NaN, infinite, or (cosine) all zero; k is 0 or over max_k; queries over max_queries.
+        dimension, NaN, infinite, or (cosine) all zero; an id of ids or exclude is empty, too long or repeated; k is 0 or
+        over max_k; queries over max_queries. RESOURCE_EXHAUSTED: queries × k over max_neighbors; exclude over max_ids.
         """
 
     @_abc_1.abstractmethod
@@ -285,15 +317,21 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Under `seals` the k nearest neighbours of each expand_from item are added, unless labelled or already
         candidates, and labelled items are taken out. The change is on disk before the first message of the answer.
-        Ids that were told before are passed over, so the call is idempotent: repeated with the same held_version,
-        after a lost answer say, it answers the same. The answer is always the difference from held_version to now:
-        `added` chunks, `removed` chunks, then one summary. An item that was replaced in the pool since comes again in
-        `added`. Where the difference is not known (the pool of candidates was dropped and begun anew), the summary's
-        base_version is 0: the answer is then everything, and the caller drops what it held.
-        NOT_FOUND: no such pool, or an expand_from id that it does not have (a labelled id that was deleted from the
-        pool is passed over). INVALID_ARGUMENT: an id is empty, too long or repeated; an expand_from id that is not in
-        labelled_ids; an unknown policy, or another one than the campaign began with; k over max_k; ids over max_ids.
-        FAILED_PRECONDITION: the pool is empty. RESOURCE_EXHAUSTED: max_candidates.
+        An item is told once and expanded from once: ids that were told before are passed over, and of the expand_from
+        ids those that were expanded from before. One that was told without being expanded from can still be, in a later
+        call that names it in both lists: its label was corrected, say. So the call is idempotent: repeated with the same
+        held_version, after a lost answer say, it answers the same. The answer is always the difference from held_version
+        to now: `added` chunks, `removed` chunks, then one summary. An item that was replaced in the pool since comes
+        again in `added`. Where the difference is not known (the pool of candidates was dropped and begun anew), the
+        summary's base_version is 0: the answer is then everything, and the caller drops what it held. A pool that was
+        deleted and made anew begins its candidate versions anew: who held one of the old pool, whose created_at was
+        another, asks with held_version 0. Under COSINE a FLOAT32 vector in `added` may differ from the one given in the
+        last bits, being computed from the index; GetItems has it as given.
+        NOT_FOUND: no such pool, or an expand_from id that it does not have and that was not expanded from before (any
+        other labelled id that was deleted from the pool is passed over). INVALID_ARGUMENT: an id is empty, too long or
+        repeated; an expand_from id that is not in labelled_ids; an unknown policy, or another one than the campaign
+        began with; k over max_k. FAILED_PRECONDITION: the pool is empty. RESOURCE_EXHAUSTED: labelled_ids over max_ids;
+        max_candidates; max_campaigns (a campaign more in this pool); the disk. None of these changes anything.
         """
 
     @_abc_1.abstractmethod
@@ -314,6 +352,7 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_index_pb2.DropCandidatesResponse, _abc.Awaitable[_index_pb2.DropCandidatesResponse]]:
         """Forget a campaign's candidate pool and which items it had labelled.
         NOT_FOUND: no such pool. A campaign without a candidate pool is OK: nothing is dropped.
+        RESOURCE_EXHAUSTED: the disk.
         """
 
 def add_IndexServiceServicer_to_server(servicer: IndexServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -60,8 +60,9 @@ class _CampaignStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Campaig
     CAMPAIGN_STATE_ACTIVE: _CampaignState.ValueType  # 1
     CAMPAIGN_STATE_PAUSED: _CampaignState.ValueType  # 2
     CAMPAIGN_STATE_COMPLETED: _CampaignState.ValueType  # 3
-    """The budget is spent and the last model evaluated."""
+    """The budget is spent, or the pool has nothing left to label; the last model is"""
     CAMPAIGN_STATE_ARCHIVED: _CampaignState.ValueType  # 4
+    """trained on every label and evaluated."""
 
 class CampaignState(_CampaignState, metaclass=_CampaignStateEnumTypeWrapper): ...
 
@@ -69,8 +70,9 @@ CAMPAIGN_STATE_UNSPECIFIED: CampaignState.ValueType  # 0
 CAMPAIGN_STATE_ACTIVE: CampaignState.ValueType  # 1
 CAMPAIGN_STATE_PAUSED: CampaignState.ValueType  # 2
 CAMPAIGN_STATE_COMPLETED: CampaignState.ValueType  # 3
-"""The budget is spent and the last model evaluated."""
+"""The budget is spent, or the pool has nothing left to label; the last model is"""
 CAMPAIGN_STATE_ARCHIVED: CampaignState.ValueType  # 4
+"""trained on every label and evaluated."""
 Global___CampaignState: _TypeAlias = CampaignState  # noqa: Y015
 
 class _RoundState:

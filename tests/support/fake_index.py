@@ -39,6 +39,7 @@ class FakeIndex:
         self.dimension = len(next(iter(vectors.values()))) if vectors else 2
         self.version = 1
         self.created_s = 1_000
+        self.state = index_pb2.POOL_STATE_READY
         self.backwards = backwards
         self.campaigns: dict[str, _Campaign] = {}
         self.calls: list[tuple[str, tuple[str, ...]]] = []
@@ -61,8 +62,12 @@ class FakeIndex:
     def get_pool(self, name: str) -> index_pb2.Pool:
         if name != self.pool:
             raise NotFound("pool", name)
+        ready = self.state == index_pb2.POOL_STATE_READY
         pool = index_pb2.Pool(
-            spec=index_pb2.PoolSpec(name=name, dimension=self.dimension), version=self.version, size=len(self.vectors)
+            spec=index_pb2.PoolSpec(name=name, dimension=self.dimension),
+            version=self.version if ready else 0,
+            size=len(self.vectors) if ready else 0,
+            state=self.state,
         )
         pool.created_at.FromSeconds(self.created_s)
         return pool
@@ -147,7 +152,9 @@ class FakeIndex:
         before, now = held.versions[base], held.versions[-1]
         added = sorted((i for i, v in now.items() if before.get(i) != v), reverse=self.backwards)
         removed = sorted(i for i in before if i not in now)
-        units = np.array([v / (np.linalg.norm(v) or 1) for i, v in self.vectors.items() if i not in held.labelled])
+        units = np.array(
+            [v / (np.linalg.norm(v.astype(np.float64)) or 1) for i, v in self.vectors.items() if i not in held.labelled]
+        )
         return FakeUpdate(
             added=self._items(added, vectors=True),
             removed=removed,

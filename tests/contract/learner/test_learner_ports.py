@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from learner.models import MODELS, make_classifier
-from learner.ports import Classifier, ModelOptions, ScoringContext, StrategyOptions, TrainingSet
+from learner.ports import Classifier, ModelOptions, StrategyOptions, TrainingSet
 from learner.problem import Problem, Task
 from learner.strategies import STRATEGIES, make_strategy
 from sealpool.errors import Cancelled, FailedPrecondition
+from tests.support.scoring_context import PlainContext
 
 CPU = torch.device("cpu")
 PROBLEMS = [
@@ -52,6 +53,13 @@ class TestEveryModel:
         for other in (again, fitted(name, problem)):
             assert torch.equal(first.predict_proba(vectors), other.predict_proba(vectors))
 
+    def test_predicts_in_the_precision_of_the_vectors(self, name: str, problem: Problem) -> None:
+        model, vectors = fitted(name, problem), torch.randn(9, 6)
+        precise = model.predict_proba(vectors.double())
+        assert precise.dtype == torch.float64
+        assert torch.allclose(precise.float(), model.predict_proba(vectors), atol=1e-6)
+        assert not torch.equal(precise, model.predict_proba(vectors).double())
+
     def test_refuses_arrays_of_another_model(self, name: str, problem: Problem) -> None:
         other = Problem(task=Task.MULTICLASS, classes=tuple("abcdefgh"))
         arrays = make_classifier(ModelOptions(name=name), other).save()
@@ -75,7 +83,7 @@ def test_every_strategy_scores_any_number_of_items_and_says_what_it_is(name: str
     strategy = make_strategy(StrategyOptions(name=name, positive_class=problem.classes[1]), problem)
     for count in (0, 1, 5):
         scores = strategy.score(
-            ScoringContext(
+            PlainContext(
                 problem=problem,
                 probabilities=torch.full((count, len(problem.classes)), 1 / len(problem.classes)),
                 vectors=torch.ones(count, 4),
@@ -84,4 +92,5 @@ def test_every_strategy_scores_any_number_of_items_and_says_what_it_is(name: str
                 draws=torch.rand(count, dtype=torch.float64),
             )
         )
-        assert (scores.shape, scores.dtype) == ((count,), torch.float64)
+        assert scores.shape == (count,)
+        assert scores.is_floating_point()

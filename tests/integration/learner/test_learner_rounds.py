@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from sealpool.client import LearnerClient
-from sealpool.errors import FailedPrecondition, NotFound, ResourceExhausted
+from sealpool.errors import FailedPrecondition, NotFound, ResourceExhausted, Unavailable
 from sealpool.types import ItemId, LabelledItems
-from sealpool.v1 import common_pb2, learner_pb2
+from sealpool.v1 import common_pb2, index_pb2, learner_pb2
 from tests.support.fake_index import FakeIndex
 from tests.support.learner_requests import item_ids, labelled, select, select_header, train, train_header
 
@@ -259,6 +259,37 @@ def test_candidates_of_idle_campaigns_are_dropped_past_the_limit_and_come_back(s
         assert picks.setdefault(campaign, answer.ids) == answer.ids
     told = [len(ids) for call, ids in index.calls if call == "expand"]
     assert told == [9, 9, 9]
+
+
+def test_a_pool_that_is_still_being_read_is_unavailable_not_empty(client: LearnerClient, index: FakeIndex) -> None:
+    train(client)
+    header = learner_pb2.EvaluateHeader(campaign="c", round=0, pool="pool")
+    for state, error in (
+        (index_pb2.POOL_STATE_LOADING, Unavailable),
+        (index_pb2.POOL_STATE_FAILED, FailedPrecondition),
+    ):
+        index.state = state
+        for call in (
+            lambda: train(client, round=1),
+            lambda: select(client),
+            lambda: client.evaluate(header, labelled([1])),
+            lambda: list(client.predict("c")),
+        ):
+            with pytest.raises(error, match="cannot be used" if error is FailedPrecondition else "being read"):
+                call()
+
+
+def test_vectors_beyond_the_model_are_refused_not_answered_with_nan(client: LearnerClient, index: FakeIndex) -> None:
+    train(client)
+    index.put("item-050", [3e38, -3e38, 3e38, 3e38])
+    header = learner_pb2.EvaluateHeader(campaign="c", round=0, pool="pool")
+    for call in (
+        lambda: client.evaluate(header, labelled(range(45, 55))),
+        lambda: list(client.predict("c", ids=["item-050"])),
+        lambda: select(client, policy=common_pb2.PolicySpec(name="full")),
+    ):
+        with pytest.raises(FailedPrecondition, match="overflows"):
+            call()
 
 
 def test_nothing_is_found_where_nothing_is(client: LearnerClient) -> None:

@@ -277,6 +277,38 @@ def test_metadata_without_a_label_fails_the_round_until_it_is_mended(world: Worl
     assert run_to_the_end(world, "c")[-1].labels == 20
 
 
+@pytest.mark.parametrize("oracle", [DATASET, scheduler_pb2.OracleSpec()], ids=["dataset", "external"])
+def test_a_pool_that_is_labelled_whole_before_the_budget_is_spent_completes_the_campaign(
+    world: World, oracle: scheduler_pb2.OracleSpec
+) -> None:
+    world.index.add_pool("pool", 13)
+    world.client.create_campaign(make_spec(oracle=oracle))
+    campaign = world.client.get_campaign("c")
+    while campaign.state == scheduler_pb2.CAMPAIGN_STATE_ACTIVE:
+        world.label()
+        world.client.run_round("c")
+        campaign = world.client.get_campaign("c")
+    assert (campaign.state, campaign.labels) == (scheduler_pb2.CAMPAIGN_STATE_COMPLETED, 13)
+    assert (campaign.last_round.labels, campaign.last_round.picks) == (13, 0)
+
+
+def test_tasks_of_items_that_were_deleted_are_withdrawn_and_the_data_set_campaign_goes_on(world: World) -> None:
+    world.client.create_campaign(make_spec(oracle=DATASET))
+    world.client.run_round("c")
+    release = world.index.troubles.hold("get_items")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(world.client.run_round, "c")
+        assert world.index.troubles.reached["get_items"].wait(10)
+        deleted = world.picks()[1][0]
+        del world.index.pools["pool"][ItemId(deleted)]
+        release()
+        assert running.result(10).round.state == scheduler_pb2.ROUND_STATE_FINISHED
+    campaign = world.client.get_campaign("c")
+    assert (campaign.open_tasks, campaign.labels) == (0, 10)
+    assert deleted not in {label.item_id for label in world.labels()}
+    assert run_to_the_end(world, "c")[-1].labels == 20
+
+
 def test_held_out_metadata_that_is_wrong_fails_the_round(world: World) -> None:
     world.index.pools["held-out"][ItemId("bad")] = Payload(metadata={"labels": "z"})
     world.client.create_campaign(make_spec(oracle=DATASET, evaluation_pool="held-out"))

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from learner.ports import DensityOver, ScoringContext, StrategyOptions
+from learner.ports import DensityOver, StrategyOptions
 from learner.problem import Problem, Task
 from learner.strategies import BASES, STRATEGIES, make_strategy
+from tests.support.scoring_context import PlainContext
 
 TASKS = [Task.BINARY, Task.MULTICLASS, Task.MULTILABEL]
 
@@ -52,10 +53,10 @@ def cases(draw: st.DrawFn) -> tuple[Task, NDArray[np.float32], NDArray[np.float3
 
 def context_of(
     task: Task, p: NDArray[np.float32], vectors: NDArray[np.float32], direction: NDArray[np.float32] | None = None
-) -> ScoringContext:
+) -> PlainContext:
     lengths = np.linalg.norm(vectors, axis=1)
     inverse = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    return ScoringContext(
+    return PlainContext(
         problem=Problem(task=task, classes=tuple(f"c{number}" for number in range(p.shape[1]))),
         probabilities=torch.from_numpy(p),
         vectors=torch.from_numpy(vectors),
@@ -72,7 +73,6 @@ def test_scores_follow_the_formula(name: str, case: tuple) -> None:
     task, p, vectors, _ = case
     context = context_of(task, p, vectors)
     scores = make_strategy(StrategyOptions(name=name, positive_class="c1"), context.problem).score(context)
-    assert scores.dtype == torch.float64
     expected = [plain_score(name, row.astype(np.float64), task) for row in p]
     np.testing.assert_allclose(scores.numpy(), expected, atol=2e-6)
 

@@ -61,6 +61,27 @@ def test_held_out_items_of_one_class_give_nan_means_not_warnings() -> None:
     assert math.isnan(quality.mean_average_precision)
 
 
+def test_a_campaign_of_one_multilabel_class_is_measured() -> None:
+    p = np.array([[0.9], [0.6], [0.2], [0.4]], np.float32)
+    quality = measure(problem_of(Task.MULTILABEL, 1), p, np.array([[True], [False], [False], [True]]))
+    assert (quality.accuracy, quality.macro_f1, quality.micro_f1) == (0.5, 0.5, 0.5)
+    assert [one.f1 for one in quality.classes] == [0.5]
+    assert quality.macro_roc_auc == pytest.approx(3 / 4)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 1000])
+def test_ties_in_a_ranking_count_as_scikit_learn_counts_them(steps: int) -> None:
+    rng = np.random.default_rng(steps)
+    p = (rng.integers(0, steps, (300, 6)) / steps).astype(np.float32)
+    truth = rng.random((300, 6)) < [0, 0.1, 0.3, 0.5, 0.9, 1]
+    truth[0], truth[1] = True, False
+    quality = measure(problem_of(Task.MULTILABEL, 6), p, truth)
+    for column, one in enumerate(quality.classes):
+        assert one.average_precision == pytest.approx(average_precision_score(truth[:, column], p[:, column]))
+        assert one.roc_auc == pytest.approx(roc_auc_score(truth[:, column], p[:, column]))
+        assert one.f1 == pytest.approx(f1_score(truth[:, column], p[:, column] > 0.5))
+
+
 def test_one_multilabel_class_and_one_item_are_enough() -> None:
     quality = measure(problem_of(Task.MULTILABEL, 1), np.array([[0.9]], np.float32), np.array([[True]]))
     assert quality.accuracy == quality.macro_f1 == quality.micro_f1 == 1
