@@ -140,6 +140,13 @@ def test_trying_again_ends(start: Callable[..., Running]) -> None:
     assert running.servicer.calls > 1
 
 
+def test_a_call_on_a_closed_client_is_cancelled(start: Callable[..., Running]) -> None:
+    client = start().client()
+    client.close()
+    with pytest.raises(Cancelled, match="is closed"):
+        client.get_pool("x")
+
+
 def test_a_deadline_is_kept(start: Callable[..., Running]) -> None:
     with start().client(timeout_s=0.2) as client, pytest.raises(DeadlineExceeded):
         client.get_pool("wait")

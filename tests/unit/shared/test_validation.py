@@ -25,6 +25,11 @@ def test_an_id_of_256_bytes_is_taken_and_one_of_257_is_not() -> None:
         check_ids("ids", ["a", "é" * 128 + "x"])
 
 
+def test_an_id_with_a_zero_byte_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match=r"position 0 holds a zero byte"):
+        check_ids("ids", ["a\0b"])
+
+
 def test_an_empty_id_is_refused() -> None:
     with pytest.raises(InvalidArgument, match=r"position 0"):
         check_ids("ids", [""])
