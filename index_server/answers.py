@@ -1,7 +1,8 @@
 """What a pool answers with, and how items are read for it."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,11 +15,12 @@ from index_server.ports import Addresses, Snapshot
 from index_server.records import Records
 from sealpool.types import ItemId
 
+_READ_BYTES: Final = 8 << 20
 _READ_ROWS: Final = 4096
-"""Items read at once: some megabytes of vectors."""
 _READ_ROWS_WITH_PAYLOADS: Final = 256
 """Payloads can have a megabyte each."""
-_QUERIES: Final = 1024
+_QUERIES: Final = 128
+"""Searched for at once in an expansion. Many more would hold up who waits to change the index, and win no time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,13 +65,14 @@ class Reading:
 
 
 class IndexNeighbourhood:
-    """What a candidate policy may ask, answered by an index that does not change meanwhile.
+    """What a candidate policy may ask, answered by an index whose items do not change meanwhile.
 
-    `seconds` is the time spent searching.
+    `reading` is held for each search alone. `seconds` is the time spent searching.
     """
 
-    def __init__(self, index: PoolIndex) -> None:
+    def __init__(self, index: PoolIndex, reading: Callable[[], AbstractContextManager[None]]) -> None:
         self._index = index
+        self._reading = reading
         self.seconds = 0.0
 
     def require(self, ids: Sequence[ItemId]) -> None:
@@ -81,7 +84,8 @@ class IndexNeighbourhood:
         rows = self._index.table.lookup(ids, field="expand_from_ids")
         for start in range(0, len(rows), _QUERIES):
             begun = time.perf_counter()
-            found, _ = self._index.search_rows(rows[start : start + _QUERIES], k)
+            with self._reading():
+                found, _ = self._index.search_rows(rows[start : start + _QUERIES], k)
             self.seconds += time.perf_counter() - begun
             for neighbors in found:
                 yield self._index.table.ids_at(neighbors[neighbors >= 0])
@@ -92,13 +96,12 @@ class IndexNeighbourhood:
         return table.ids_at(table.live_rows())
 
 
-def read_rows(*, payloads: bool) -> int:
-    """Return how many items to read at once."""
-    return _READ_ROWS_WITH_PAYLOADS if payloads else _READ_ROWS
+def read_rows(dimension: int, *, payloads: bool) -> int:
+    """Return how many items to read at once: some megabytes."""
+    return max(1, min(_READ_ROWS_WITH_PAYLOADS if payloads else _READ_ROWS, _READ_BYTES // (4 * dimension)))
 
 
-def take(snapshot: Snapshot, addresses: Addresses, *, vectors: bool, payloads: bool) -> Iterator[Records]:
-    """Read items from the store in bounded parts, in the order of `addresses`."""
-    size = read_rows(payloads=payloads)
+def take(snapshot: Snapshot, addresses: Addresses, size: int, *, vectors: bool, payloads: bool) -> Iterator[Records]:
+    """Read items from the store in parts of `size`, in the order of `addresses`."""
     for start in range(0, len(addresses), size):
         yield snapshot.take(addresses[start : start + size], vectors=vectors, payloads=payloads)

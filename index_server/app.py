@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
+from index_server.allocator import return_large_blocks_at_once
 from index_server.catalog import PoolCatalog
 from index_server.engines.faiss_gpu import gpu_count
 from index_server.engines.selection import EngineRules
@@ -34,7 +35,6 @@ def build(settings: IndexServerSettings, *, registry: CollectorRegistry, log: Lo
         Another process owns the directory.
     """
     limits = Limits(**{field.name: getattr(settings, field.name) for field in fields(Limits)})
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
     catalog = PoolCatalog(
         PoolDirectory(settings.data_dir),
         settings=IndexSettings(
@@ -65,6 +65,7 @@ def build(settings: IndexServerSettings, *, registry: CollectorRegistry, log: Lo
 
 def main(argv: Sequence[str]) -> int:
     """Run the index server; return the exit status."""
+    return_large_blocks_at_once()
     try:
         settings = load_settings(IndexServerSettings, argv, program="sealpool index-server")
         log = make_logger(settings, "index_server")

@@ -10,20 +10,35 @@ T = TypeVar("T")
 
 
 class ReadWriteLock:
-    """Many readers or one writer. A waiting writer goes before new readers. Not re-entrant."""
+    """Many readers or one writer. Not re-entrant.
+
+    A waiting writer goes before new readers, and readers who waited for a writer go before the next one: so a writer
+    who comes back at once, again and again, holds a reader up for one turn only.
+    """
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._readers = 0
         self._writing = False
         self._writers_waiting = 0
+        self._readers_waiting = 0
+        self._readers_owed = 0
+        self._turns = 0
 
     @contextmanager
     def read(self) -> Iterator[None]:
         """Hold the lock with other readers."""
         with self._condition:
-            self._condition.wait_for(lambda: not self._writing and not self._writers_waiting)
-            self._readers += 1
+            turn = self._turns
+            self._readers_waiting += 1
+            try:
+                self._condition.wait_for(
+                    lambda: not self._writing and (self._turns != turn or not self._writers_waiting)
+                )
+                self._readers += 1
+            finally:
+                self._readers_waiting -= 1
+                self._readers_owed -= self._turns != turn
         try:
             yield
         finally:
@@ -37,7 +52,7 @@ class ReadWriteLock:
         with self._condition:
             self._writers_waiting += 1
             try:
-                self._condition.wait_for(lambda: not self._writing and not self._readers)
+                self._condition.wait_for(lambda: not (self._writing or self._readers or self._readers_owed))
                 self._writing = True
             finally:
                 self._writers_waiting -= 1
@@ -46,6 +61,8 @@ class ReadWriteLock:
         finally:
             with self._condition:
                 self._writing = False
+                self._turns += 1
+                self._readers_owed = self._readers_waiting
                 self._condition.notify_all()
 
 

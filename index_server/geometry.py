@@ -62,22 +62,23 @@ class DirectionSum:
     """
 
     def __init__(self, dimension: int) -> None:
-        self._sum = np.zeros(dimension, np.int64)
+        self.total = np.zeros(dimension, np.int64)
 
     def add(self, vectors: Vectors) -> None:
         """Add the directions of `vectors` (n, d)."""
-        self._sum += _fixed_point_sum(vectors)
+        self.total += _fixed_point_sum(vectors)
+
+    def merge(self, other: "DirectionSum") -> None:
+        """Add another set's sum."""
+        self.total += other.total
 
     def remove(self, vectors: Vectors) -> None:
         """Take out the directions of `vectors` (n, d), bit for bit those that were added."""
-        self._sum -= _fixed_point_sum(vectors)
+        self.total -= _fixed_point_sum(vectors)
 
-    def mean(self, count: int, *, without: Vectors) -> NDArray[np.float32]:
-        """Return the mean unit vector of the set of `count` less `without` (m, d): (d,) float32, zero if none is."""
-        left = count - len(without)
-        if left <= 0:
-            return np.zeros(len(self._sum), np.float32)
-        return ((self._sum - _fixed_point_sum(without)) / (_FIXED_POINT * left)).astype(np.float32)
+    def mean(self, count: int, *, without: "DirectionSum") -> NDArray[np.float32]:
+        """Return the mean unit vector of the `count` left without another set: (d,) float32, zero if none is left."""
+        return ((self.total - without.total) / (_FIXED_POINT * max(count, 1))).astype(np.float32)
 
 
 def _fixed_point_sum(vectors: Vectors) -> NDArray[np.int64]:

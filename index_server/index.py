@@ -22,7 +22,7 @@ _SPARE: Final = 16
 """Neighbours fetched beyond k, so that ties at the k-th place are seen."""
 _MAX_FETCH: Final = 16_384
 _GATHER_BYTES: Final = 32 << 20
-_COPY_ROWS: Final = 65_536
+_COPY_BYTES: Final = 32 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +45,16 @@ class IndexSettings:
     max_removed_share: float
 
 
+class Arrivals:
+    """Items that are in the engine already, from row `first` on, and in no answer yet."""
+
+    def __init__(self, *, first: int, dimension: int) -> None:
+        self.first = first
+        self.lengths: list[NDArray[np.float32]] = []
+        self.direction = DirectionSum(dimension)
+        self.longest = 0.0
+
+
 class PoolIndex:
     """The items of one pool in memory, searchable.
 
@@ -53,8 +63,8 @@ class PoolIndex:
     engine the answer to a query so depends on the pool and the query alone: not on what else is in the batch, and not
     on FAISS's rounding. That holds while no more than about 15·k items lie within rounding of the k-th.
 
-    Threads: searches and look-ups by many at once; `append`, `remove` by one, while nobody reads; `maintained` by one,
-    while others read.
+    Threads: searches and look-ups by many at once; `append`, `stage`, `publish` and `remove` by one, while nobody
+    reads; `maintained` by one, while others read.
     """
 
     def __init__(
@@ -115,19 +125,38 @@ class PoolIndex:
 
     def append(self, ids: Sequence[ItemId], vectors: FloatMatrix, addresses: Addresses) -> None:
         """Take in items whose ids the index does not have, with vectors (n, d) as stored."""
+        arrivals = self.arrivals()
+        self.stage(arrivals, vectors)
+        self.publish(arrivals, ids, addresses)
+
+    def arrivals(self) -> Arrivals:
+        """Begin to take in items that are in no answer before they are published."""
+        return Arrivals(first=self._engine.size, dimension=self._spec.dimension)
+
+    def stage(self, arrivals: Arrivals, vectors: FloatMatrix) -> None:
+        """Put some more vectors (n, d), as stored, into the engine."""
         lengths = lengths_of(vectors)
         compared = self._compared(vectors, lengths)
-        rows = self.table.append(ids, addresses, lengths.astype(np.float32))
-        self._engine.add(rows, compared)
-        self._direction.add(compared)
-        self._longest = max(self._longest, float(lengths.max(initial=0)))
+        self._engine.add(np.arange(self._engine.size, self._engine.size + len(vectors)), compared)
+        arrivals.lengths.append(lengths.astype(np.float32))
+        arrivals.direction.add(compared)
+        arrivals.longest = max(arrivals.longest, float(lengths.max(initial=0)))
+
+    def publish(self, arrivals: Arrivals, ids: Sequence[ItemId], addresses: Addresses) -> None:
+        """Let what was staged since `arrivals` be found, as the items `ids`, which the index does not have."""
+        if not len(ids):
+            return
+        self.table.skip_to(arrivals.first)  # what was staged before, and never published
+        self._engine.reveal(self.table.append(ids, addresses, np.concatenate(arrivals.lengths)))
+        self._direction.merge(arrivals.direction)
+        self._longest = max(self._longest, arrivals.longest)
 
     def remove(self, rows: Rows) -> None:
         """Let the items at `rows` go."""
-        if len(rows):
-            self._direction.remove(self._engine.vectors(rows))
-            self._engine.remove(rows)
-            self.table.retire(rows)
+        for part in _blocks(rows, _COPY_BYTES // (4 * self._spec.dimension)):
+            self._direction.remove(self._engine.vectors(part))
+        self._engine.remove(rows)
+        self.table.retire(rows)
 
     def search(self, queries: Vectors, k: int, *, excluded: Rows | None = None) -> tuple[Rows, NDArray[np.float32]]:
         """Return the k nearest rows of each query and their scores, each (q, k); rows are −1 where there are fewer.
@@ -215,7 +244,10 @@ class PoolIndex:
 
     def mean_direction(self, *, without: Rows) -> NDArray[np.float32]:
         """Return the mean unit vector of the items, less those at `without`: (d,) float32."""
-        return self._direction.mean(len(self.table), without=self._engine.vectors(without))
+        left_out = DirectionSum(self._spec.dimension)
+        for part in _blocks(without, _COPY_BYTES // (4 * self._spec.dimension)):
+            left_out.add(self._engine.vectors(part))
+        return self._direction.mean(len(self.table) - len(without), without=left_out)
 
     def sample(self, count: int) -> Vectors:
         """Return the vectors of `count` items spread evenly over the pool's order, or of all if there are fewer."""
@@ -240,16 +272,16 @@ class PoolIndex:
         return self._rebuilt(choice, train=train)
 
     def close(self) -> None:
-        """Free device memory."""
+        """Free device memory. `stored_vectors` and `table` may still be read after it."""
         self._engine.close()
 
     def _rebuilt(self, choice: Choice, *, train: bool) -> "PoolIndex":
         live = self.table.live_rows()
         state = None if train else self._state
         engine = _build(self._spec, self._settings, choice, items=len(live), state=state, sample=self.sample)
-        for start in range(0, len(live), _COPY_ROWS):
-            part = live[start : start + _COPY_ROWS]
-            engine.add(np.arange(start, start + len(part)), self._engine.vectors(part))
+        for part in _blocks(live, _COPY_BYTES // (4 * self._spec.dimension)):
+            engine.add(np.arange(engine.size, engine.size + len(part)), self._engine.vectors(part))
+        engine.reveal(np.arange(len(live)))
         content = engine.save()
         if train and content is not None:
             state = EngineState(engine=engine.name, trained_on=len(live), content=content)
@@ -292,6 +324,6 @@ def _nothing(count: int) -> Vectors:
     raise AssertionError(f"training on {count} vectors of an index that has none yet")
 
 
-def _blocks(positions: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+def _blocks(positions: Rows, size: int) -> Iterator[NDArray[np.int64]]:
     for start in range(0, len(positions), max(1, size)):
         yield positions[start : start + max(1, size)]

@@ -42,7 +42,7 @@ class ItemTable:
         return len(self._ids)
 
     def append(self, ids: Sequence[ItemId], addresses: Addresses, lengths: NDArray[np.float32]) -> Rows:
-        """Give new rows to `ids`. An id that has a row already must have been retired before.
+        """Give the next rows to `ids`. An id that has a row already must have been retired before.
 
         `lengths` (n,) are the norms of their vectors as stored, which an index of unit vectors has lost.
         """
@@ -54,6 +54,11 @@ class ItemTable:
         self._live[first : first + len(ids)] = True
         self._row_of.update(zip(ids, range(first, first + len(ids)), strict=True))
         return np.arange(first, first + len(ids), dtype=np.int64)
+
+    def skip_to(self, row: int) -> None:
+        """Leave the rows before `row` dead that were not given out."""
+        self._reserve(row)
+        self._ids.extend([ItemId("")] * (row - len(self._ids)))
 
     def retire(self, rows: Rows) -> None:
         """Make live `rows` dead: their items are gone, or lie elsewhere."""

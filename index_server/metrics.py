@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from index_server.catalog import PoolCatalog
+from index_server.catalog import PoolCatalog, PoolState
 from index_server.pool import Pool
 
 _PREFIX = "sealpool_index_server"
@@ -24,11 +24,14 @@ class PoolCollector(Collector):
         return iter(_families())
 
     def collect(self) -> Iterator[Metric]:
-        """Read all pools that are ready."""
+        """Count the pools, and read those that are ready."""
         families = _families()
-        items, versions, memory, gpu, candidates, shares, added = families
+        pools, items, versions, memory, gpu, candidates, shares, added = families
         device_bytes: Counter[str] = Counter()
-        for pool in (status.pool for status in self._catalog.statuses()):
+        statuses = self._catalog.statuses()
+        for state in PoolState:
+            pools.add_metric([state.value], sum(status.state is state for status in statuses))
+        for pool in (status.pool for status in statuses):
             if pool is None:
                 continue
             name, engine = pool.spec.name, pool.index.engine
@@ -59,12 +62,14 @@ def _families() -> tuple[
     GaugeMetricFamily,
     GaugeMetricFamily,
     GaugeMetricFamily,
+    GaugeMetricFamily,
     CounterMetricFamily,
 ]:
     def gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
         return GaugeMetricFamily(f"{_PREFIX}_{name}", text, labels=labels)
 
     return (
+        gauge("pools", "Pools by state: loading, ready, failed.", "state"),
         gauge("pool_items", "Items of a pool.", "pool"),
         gauge("pool_version", "Version of a pool.", "pool"),
         gauge("index_memory_bytes", "Memory of a pool's index, host and device.", "pool"),

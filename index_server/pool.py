@@ -1,9 +1,10 @@
 """One pool: its store, its index and its candidate pools, changed together and read together."""
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,28 +14,37 @@ from index_server.candidates.book import CampaignBook, CampaignSize, CampaignVie
 from index_server.candidates.journal import Journal
 from index_server.concurrency import ReadWriteLock
 from index_server.incoming import check_comparable, receive
-from index_server.index import IndexSettings, PoolIndex
+from index_server.index import Arrivals, IndexSettings, PoolIndex
 from index_server.limits import Limits
-from index_server.ports import Addresses, Rows, Snapshot, Store, Upload
+from index_server.ports import Addresses, OutcomeUnknown, Rows, Snapshot, Store, Upload
 from index_server.records import FloatMatrix, Records
 from index_server.spec import PoolSpec
 from index_server.store.engine_state import read_engine_state, write_engine_state
 from index_server.store.lance_store import LanceStore
-from sealpool.errors import FailedPrecondition, ResourceExhausted, Unavailable
+from sealpool.errors import Cancelled, FailedPrecondition, SealpoolError, Unavailable
 from sealpool.runtime.logs import Logger
 from sealpool.types import ItemId, Vectors
+
+_STAGED_ROWS: Final = 128
+"""Items that enter the engine between two searches. `hnsw` takes about a millisecond for each."""
+
+
+def _always() -> bool:
+    return True
 
 
 class Pool:
     """One pool.
 
-    Three locks, always taken in this order:
+    Three locks, always taken in this order, with that of one campaign (in CampaignBook) before the last:
 
     1. `_writer`: one change of items at a time.
     2. `_gate`: candidate pools are read and grown by many; a change of items closes the gate from before it is written
        down until it is visible, so that a candidate pool is always derived from exactly one pool version.
     3. `_view`: table, index and snapshot are read by many, and exchanged for the next version's under the write lock,
-       which is held for no more than that.
+       which is held for no more than that. New items enter the engine before, masked, and some at a time. A writer who
+       waits holds up new readers, so nobody holds this lock for longer than one search, and an index is replaced only
+       once expansions, which are many searches, have ended.
 
     After an error that leaves open whether a change happened, `failure` says so, and the pool answers nothing until it
     is loaded anew.
@@ -115,11 +125,19 @@ class Pool:
         """Return how large each campaign's candidate pool is."""
         return self._campaigns.sizes()
 
-    def upsert(self, batches: Iterable[Records]) -> Changed:
+    def upsert(self, batches: Iterable[Records], *, is_wanted: Callable[[], bool] = _always) -> Changed:
         """Add items or replace them, all batches as one change.
+
+        Parameters
+        ----------
+        is_wanted
+            Whether the caller is still there, asked last before the change happens: `batches` also end when a caller
+            dies in the middle.
 
         Raises
         ------
+        Cancelled
+            The caller left.
         InvalidArgument
             An id is repeated, or a vector has another dimension, is not finite, too long, or has no direction.
         ResourceExhausted
@@ -131,13 +149,13 @@ class Pool:
             if not ids:
                 return Changed(version=self.version)
             upload.finish()
-            return self._change(upload, ids, vectors, deleted=[])
+            return self._change(upload, ids, vectors, deleted=[], is_wanted=is_wanted)
         finally:
             upload.abort()
 
     def delete(self, ids: Sequence[ItemId]) -> Changed:
         """Delete items; those that the pool does not have are counted as missing."""
-        return self._change(None, [], [], deleted=ids)
+        return self._change(None, [], [], deleted=ids, is_wanted=_always)
 
     def read(self, ids: Sequence[ItemId], *, vectors: bool, payloads: bool, allow_missing: bool) -> Reading:
         """Return the items of `ids` in that order, as they are now.
@@ -154,13 +172,16 @@ class Pool:
             snapshot, addresses = self._snapshot, table.addresses_at(rows)
             if not vectors and not payloads:
                 return Reading(version=snapshot.version, parts=iter([Records(ids=table.ids_at(rows))]))
-        return Reading(version=snapshot.version, parts=take(snapshot, addresses, vectors=vectors, payloads=payloads))
+        size = read_rows(self.spec.dimension, payloads=payloads)
+        parts = take(snapshot, addresses, size, vectors=vectors, payloads=payloads)
+        return Reading(version=snapshot.version, parts=self._while_open(parts))
 
     def scan(self, *, vectors: bool, payloads: bool) -> Reading:
         """Return all items in the pool's order, as they are now."""
         with self._reading():
             snapshot = self._snapshot
-        return Reading(version=snapshot.version, parts=snapshot.scan(vectors=vectors, payloads=payloads))
+        parts = snapshot.scan(vectors=vectors, payloads=payloads)
+        return Reading(version=snapshot.version, parts=self._while_open(parts))
 
     def sample(self, count: int, *, seed: int, campaign: str, exclude: Sequence[ItemId]) -> tuple[int, list[ItemId]]:
         """Draw `count` items uniformly without replacement, and return the pool's version and their ids.
@@ -168,16 +189,16 @@ class Pool:
         Neither candidates and labelled items of `campaign` ("" for none) nor `exclude` are drawn. The draw depends on
         the items in the pool's order, so it is the same after a restart.
         """
-        with self._reading_candidates():
-            table = self._index.table
-            eligible = table.live_mask()
+        with self._gate.read():
             taken = self._campaigns.taken(campaign) if campaign else []
-            rows = table.find([*taken, *exclude])
-            eligible[rows[rows >= 0]] = False
-            choices = np.flatnonzero(eligible)
-            generator = np.random.default_rng(seed)
-            drawn = generator.choice(choices, min(count, len(choices)), replace=False)
-            return self.version, table.ids_at(drawn)
+            with self._reading():
+                table = self._index.table
+                eligible = table.live_mask()
+                eligible[self._known([*taken, *exclude])] = False
+                choices = np.flatnonzero(eligible)
+                generator = np.random.default_rng(seed)
+                drawn = generator.choice(choices, min(count, len(choices)), replace=False)
+                return self.version, table.ids_at(drawn)
 
     def search(self, vectors: Vectors, k: int, *, exclude: Sequence[ItemId]) -> Neighbors:
         """Return the k nearest items of each of `vectors` (q, d), none of `exclude` among them."""
@@ -218,10 +239,12 @@ class Pool:
         FailedPrecondition
             The pool is empty.
         """
-        with self._reading_candidates():
-            if not len(self._index):
-                raise FailedPrecondition(f"pool {self.spec.name!r} is empty: add items first", field="pool")
-            neighbourhood = IndexNeighbourhood(self._index)
+        with self._gate.read():
+            with self._reading():
+                if not len(self._index):
+                    raise FailedPrecondition(f"pool {self.spec.name!r} is empty: add items first", field="pool")
+            # The gate alone keeps the items as they are. It may take long to search for many labels.
+            neighbourhood = IndexNeighbourhood(self._index, self._reading)
             view = self._campaigns.expand(
                 campaign,
                 neighbourhood,
@@ -232,22 +255,25 @@ class Pool:
                 held_version=held_version,
                 pool_version=self.version,
             )
-            labelled_rows = self._index.table.find(view.labelled)
-            direction = self._index.mean_direction(without=labelled_rows[labelled_rows >= 0])
-            return self._expansion(
-                view, vectors=vectors, payloads=payloads, direction=direction, seconds=neighbourhood.seconds
-            )
+            with self._reading():
+                direction = self._index.mean_direction(without=self._known(view.labelled))
+                return self._expansion(
+                    view, vectors=vectors, payloads=payloads, direction=direction, seconds=neighbourhood.seconds
+                )
 
     def candidates(self, campaign: str, *, vectors: bool, payloads: bool) -> Expansion:
         """Return all candidates of a campaign; raise NotFound if it has no candidate pool."""
-        with self._reading_candidates():
+        with self._gate.read():
+            self._check_open()
             view = self._campaigns.view(campaign)
             nowhere = np.zeros(self.spec.dimension, np.float32)
-            return self._expansion(view, vectors=vectors, payloads=payloads, direction=nowhere, seconds=0.0)
+            with self._reading():
+                return self._expansion(view, vectors=vectors, payloads=payloads, direction=nowhere, seconds=0.0)
 
     def drop_candidates(self, campaign: str) -> tuple[int, int]:
         """Forget a campaign's candidate pool; return the pool's version and how many candidates there were."""
-        with self._reading_candidates():
+        with self._gate.read():
+            self._check_open()
             return self.version, self._campaigns.drop(campaign, pool_version=self.version)
 
     def close(self) -> None:
@@ -265,18 +291,28 @@ class Pool:
             self._check_open()
             yield
 
-    @contextmanager
-    def _reading_candidates(self) -> Iterator[None]:
-        """Hold the candidate pools' pool version too."""
-        with self._gate.read(), self._reading():
-            yield
-
     def _check_open(self) -> None:
         if self._closed:
             raise Unavailable(f"pool {self.spec.name!r} is being closed", field="pool")
+        if self.failure:
+            raise FailedPrecondition(f"pool {self.spec.name!r} cannot be used: {self.failure}", field="pool")
+
+    def _while_open(self, parts: Iterator[Records]) -> Iterator[Records]:
+        """Return `parts`, which are read from files that are gone once the pool is deleted."""
+        try:
+            yield from parts
+        except (OSError, ValueError, RuntimeError):
+            self._check_open()
+            raise
 
     def _change(
-        self, upload: Upload | None, ids: list[ItemId], vectors: list[FloatMatrix], *, deleted: Sequence[ItemId]
+        self,
+        upload: Upload | None,
+        ids: list[ItemId],
+        vectors: list[FloatMatrix],
+        *,
+        deleted: Sequence[ItemId],
+        is_wanted: Callable[[], bool],
     ) -> Changed:
         """Commit new items and deletions and make them visible."""
         with self._writer:
@@ -285,38 +321,47 @@ class Pool:
             gone = found[found >= 0]
             if not ids and not len(gone):
                 return Changed(version=self.version, missing=len(deleted))
-            with self._gate.write():
-                self._commit(upload, ids, vectors, gone, is_deletion=not ids)
-            version = self.version
-            self._maintain()
+            try:
+                arrivals = self._stage(vectors)
+                with self._gate.write():
+                    if not is_wanted():
+                        raise Cancelled("the caller left before the change; nothing of it happened")
+                    self._commit(upload, ids, arrivals, gone)
+                version = self.version
+            finally:
+                self._maintain()  # also after a refusal, which leaves rows behind that nobody will ever see
         if ids:
             return Changed(version=version, inserted=len(ids) - len(gone), replaced=len(gone))
         return Changed(version=version, deleted=len(gone), missing=len(deleted) - len(gone))
 
-    def _commit(
-        self, upload: Upload | None, ids: list[ItemId], vectors: list[FloatMatrix], gone: Rows, *, is_deletion: bool
-    ) -> None:
+    def _stage(self, vectors: Iterable[FloatMatrix]) -> Arrivals:
+        """Let items into the engine, searches going on between a few and the next few."""
+        arrivals = self._index.arrivals()
+        for part in vectors:
+            for start in range(0, len(part), _STAGED_ROWS):
+                with self._view.write():
+                    self._index.stage(arrivals, part[start : start + _STAGED_ROWS])
+        return arrivals
+
+    def _commit(self, upload: Upload | None, ids: list[ItemId], arrivals: Arrivals, gone: Rows) -> None:
         table = self._index.table
         affected = table.ids_at(gone)
         self._discard_failed()
         self._discard_due = True
         changes = self._campaigns.follow(
             pool_version=self._store.version + 1,
-            replaced=() if is_deletion else affected,
-            deleted=affected if is_deletion else (),
+            replaced=affected if ids else (),
+            deleted=() if ids else affected,
         )
-        with self._failing_unless_exhausted("a change of items"):
+        with self._failing_on(OutcomeUnknown, "a change of items"):
             self._store.commit(upload, table.addresses_at(gone))
+        with self._failing_on(BaseException, "a change of items"):
             self._discard_due = False
             snapshot = self._store.snapshot()
             addresses = snapshot.addresses(last=len(ids))
             with self._view.write():
                 self._index.remove(gone)
-                start = 0
-                for part in vectors:
-                    stop = start + len(part)
-                    self._index.append(ids[start:stop], part, addresses[start:stop])
-                    start = stop
+                self._index.publish(arrivals, ids, addresses)
                 self._snapshot = snapshot
                 self._campaigns.apply(changes)
 
@@ -327,27 +372,27 @@ class Pool:
             self._discard_due = False
 
     @contextmanager
-    def _failing_unless_exhausted(self, what: str) -> Iterator[None]:
-        """Take the pool out of service if the block ends in an error other than a full disk, which changes nothing."""
-        outcome = "unknown"
+    def _failing_on(self, kind: type[BaseException], what: str) -> Iterator[None]:
+        """Take the pool out of service if the block ends in such an error: memory and disk may not agree then."""
         try:
             yield
-            outcome = "done"
-        except ResourceExhausted:
-            outcome = "refused"
+        except kind:
+            self.failure = f"{what} failed in the middle; restart the index server to read the pool from disk again"
+            self._log.error("pool failed", pool=self.spec.name, what=what)
             raise
-        finally:
-            if outcome == "unknown":
-                self.failure = f"{what} failed in the middle; restart the index server to read the pool from disk again"
-                self._log.error("pool failed", pool=self.spec.name, what=what)
 
     def _maintain(self) -> None:
-        """Rebuild the index or compact the store where it is time. What was acknowledged does not depend on it."""
+        """Rebuild the index or compact the store where it is time.
+
+        The call that brought it about has happened by now, and its answer does not depend on how this goes.
+        """
+        if self.failure:
+            return
         try:
             self._maintain_index()
             self._maintain_store()
-        except ResourceExhausted as error:
-            self._log.warning("maintenance put off", pool=self.spec.name, reason=error.message)
+        except (SealpoolError, OSError, RuntimeError, ValueError, MemoryError) as error:
+            self._log.warning("maintenance put off", pool=self.spec.name, reason=str(error) or type(error).__name__)
 
     def _maintain_index(self) -> None:
         # The writer lock keeps the index as it is while the other is built; searches go on.
@@ -356,7 +401,7 @@ class Pool:
             return
         if other.state is not None and other.state is not self._index.state:
             write_engine_state(self._state_path, other.state)
-        with self._view.write():
+        with self._gate.write(), self._view.write():
             before, self._index = self._index, other
         before.close()
         self._log.info(
@@ -367,8 +412,9 @@ class Pool:
         if not self._store.wants_compaction():
             return
         self._discard_failed()
-        with self._failing_unless_exhausted("compaction"):
+        with self._failing_on(OutcomeUnknown, "compaction"):
             self._store.compact()
+        with self._failing_on(BaseException, "compaction"):
             snapshot = self._store.snapshot()
             addresses = snapshot.addresses()
             with self._gate.write(), self._view.write():
@@ -396,7 +442,7 @@ class Pool:
             version=self.version,
             pool_size=self.size,
             campaign=view,
-            added=self._added(self._index, self._snapshot, added, vectors=vectors, payloads=payloads),
+            added=self._while_open(self._added(self._index, self._snapshot, added, vectors=vectors, payloads=payloads)),
             direction=direction,
             search_seconds=seconds,
         )
@@ -404,7 +450,11 @@ class Pool:
     def _added(
         self, index: PoolIndex, snapshot: Snapshot, rows: Rows, *, vectors: bool, payloads: bool
     ) -> Iterator[Records]:
-        """Return the items at `rows` of `index` with vectors from memory, and payloads from the store."""
+        """Return the items at `rows` of `index` with vectors from memory, and payloads from the store.
+
+        Rows never move within an index and keep their vectors when their items go, so they are read as they were, and
+        to the last bit the same, whatever happens meanwhile.
+        """
         ids, addresses = index.table.ids_at(rows), index.table.addresses_at(rows)
         return self._parts(index, snapshot, rows, ids, addresses, vectors=vectors, payloads=payloads)
 
@@ -419,18 +469,15 @@ class Pool:
         vectors: bool,
         payloads: bool,
     ) -> Iterator[Records]:
-        size = read_rows(payloads=payloads)
+        size = read_rows(self.spec.dimension, payloads=payloads)
         for start in range(0, len(rows), size):
             part = slice(start, start + size)
             yield Records(
                 ids=ids[part],
-                vectors=self._vectors(index, snapshot, rows[part], addresses[part]) if vectors else None,
+                vectors=self._vectors(index, rows[part]) if vectors else None,
                 payloads=snapshot.take(addresses[part], vectors=False, payloads=True).payloads if payloads else None,
             )
 
-    def _vectors(self, index: PoolIndex, snapshot: Snapshot, rows: Rows, addresses: Addresses) -> FloatMatrix | None:
+    def _vectors(self, index: PoolIndex, rows: Rows) -> FloatMatrix:
         with self._reading():
-            # Rows never move within an index, and keep their vectors when their items go.
-            if index is self._index:
-                return index.stored_vectors(rows)
-        return snapshot.take(addresses, vectors=True, payloads=False).vectors
+            return index.stored_vectors(rows)

@@ -23,16 +23,21 @@ Addresses = NDArray[np.uint64]
 """Where items lie in the store, in the store's own numbers."""
 
 
+class OutcomeUnknown(OSError):
+    """A store failed in the middle of a commit, and cannot tell whether it happened."""
+
+
 class Engine(Protocol):
     """Nearest neighbours over rows.
 
-    Append-only: rows are given in order, never moved and never overwritten. A removed row is masked, keeps its memory,
-    and never appears in an answer again. Rows are reclaimed by building another engine over those that are left.
+    Append-only: rows are given in order, never moved and never overwritten. A row is masked, and in no answer, until it
+    is revealed, and again once it is removed; it keeps its memory. Rows are reclaimed by building another engine over
+    those that are left.
 
     Vectors come in as they are to be compared: unit vectors under cosine, which is searched as inner product.
 
-    Threads: `search`, `vectors` and the properties may be called by many threads at once; `add` and `remove` by one,
-    while no other call runs.
+    Threads: `search`, `vectors` and the properties may be called by many threads at once; `add`, `reveal` and `remove`
+    by one, while no other call runs.
     """
 
     name: str
@@ -42,24 +47,27 @@ class Engine(Protocol):
 
     @property
     def size(self) -> int:
-        """Rows added, removed ones included."""
+        """Rows added, masked ones included."""
 
     @property
     def removed(self) -> int:
-        """Rows removed."""
+        """Rows masked: removed, or not revealed."""
 
     @property
     def memory_bytes(self) -> int:
         """Memory of vectors and index, in host and device."""
 
     def add(self, rows: Rows, vectors: Vectors) -> None:
-        """Append `vectors` (n, d) as `rows`, which must be size, size + 1 …; ValueError otherwise."""
+        """Append `vectors` (n, d), masked, as `rows`, which must be size, size + 1 …; ValueError otherwise."""
+
+    def reveal(self, rows: Rows) -> None:
+        """Let `rows`, added before and each given once, be found."""
 
     def remove(self, rows: Rows) -> None:
         """Mask `rows`. Masking one twice is no error."""
 
     def search(self, queries: Vectors, k: int, *, excluded: Rows | None = None) -> tuple[Rows, NDArray[np.float32]]:
-        """Return the nearest rows of each query, neither removed nor in `excluded`.
+        """Return the nearest rows of each query, neither masked nor in `excluded`.
 
         Returns
         -------
@@ -80,7 +88,7 @@ class Engine(Protocol):
         """
 
     def close(self) -> None:
-        """Free device memory and threads. Nothing may be called after it."""
+        """Free device memory and threads. Nothing but `vectors` may be called after it."""
 
 
 class Upload(Protocol):
@@ -157,19 +165,23 @@ class Store(Protocol):
         Raises
         ------
         ResourceExhausted
-            The disk is full. Then nothing happened.
-        OSError
-            The disk failed. Whether it happened is known when the store is opened again.
+            The disk is full.
+        OutcomeUnknown
+            The disk failed. Whether it happened is known when the store is opened again; until then nothing but
+            snapshots may be asked of it. After any other error nothing happened.
         """
 
     def wants_compaction(self) -> bool:
         """Whether small fragments or deleted items have grown beyond what is worth keeping."""
 
     def compact(self) -> None:
-        """Rewrite small fragments and reclaim deleted items. A new version with new addresses and the same items."""
+        """Rewrite small fragments and reclaim deleted items. A new version with new addresses and the same items.
+
+        Raises as `commit`.
+        """
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Write nothing from now on: uploads that are under way raise Unavailable."""
 
 
 class Neighbourhood(Protocol):

@@ -61,7 +61,7 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
         first = next(request_iterator, None)
         if first is None or not first.pool:
             raise InvalidArgument("pool", "is missing in the first message")
-        changed = self._catalog.get(first.pool).upsert(_batches(first, request_iterator))
+        changed = self._catalog.get(first.pool).upsert(_batches(first, request_iterator), is_wanted=context.is_active)
         return index_pb2.UpsertResponse(
             pool_version=changed.version, inserted=changed.inserted, replaced=changed.replaced
         )
@@ -206,11 +206,8 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
         return name, k
 
     def _labels(self, request: index_pb2.ExpandCandidatesRequest) -> list[ItemId]:
-        limit = self._limits.max_ids
-        if len(request.labelled_ids) > limit:
-            raise InvalidArgument("labelled_ids", f"{len(request.labelled_ids):,} ids are over max_ids, {limit:,}")
-        labelled = check_ids("labelled_ids", request.labelled_ids)
-        unknown = set(check_ids("expand_from_ids", request.expand_from_ids)).difference(labelled)
+        labelled = self._ids("labelled_ids", request.labelled_ids)
+        unknown = set(self._ids("expand_from_ids", request.expand_from_ids)).difference(labelled)
         if unknown:
             raise InvalidArgument("expand_from_ids", f"{min(unknown)!r} is not in labelled_ids")
         return labelled

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from index_server.candidates.journal import Journal
 from index_server.candidates.policies import POLICIES
@@ -44,7 +45,8 @@ class CampaignBook:
         self._limits = limits
         self._pools, self._ended = journal.load(pool_version)
         self._guard = threading.Lock()
-        self._locks: dict[str, threading.Lock] = {}
+        # Weakly, lest every name that a caller made up leave a lock behind: it lives as long as somebody uses it.
+        self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
 
     def sizes(self) -> dict[str, CampaignSize]:
         """Return how large each campaign's candidate pool is."""
@@ -68,12 +70,13 @@ class CampaignBook:
     ) -> CampaignView:
         """Take in labels, let the candidate pool grow from `expand_from`, and return what changed since `held_version`.
 
-        What is new is on disk before it is seen. Ids told before are passed over.
+        What is new is on disk before it is seen. Ids that were told before are not told again, and those that were
+        expanded from before are not expanded again; one told before may be expanded now.
 
         Raises
         ------
         NotFound
-            The pool lacks a new expand_from id.
+            The pool lacks an expand_from id that was not expanded before.
         InvalidArgument
             The campaign began with another policy.
         ResourceExhausted
@@ -86,12 +89,12 @@ class CampaignBook:
             if candidates.policy != policy:
                 raise InvalidArgument("policy.name", f"{policy!r}, but the campaign began with {candidates.policy!r}")
             new = [item_id for item_id in labelled if not candidates.is_labelled(item_id)]
-            news = set(new)
-            sources = [item_id for item_id in expand_from if item_id in news]
+            sources = [item_id for item_id in expand_from if not candidates.is_expanded(item_id)]
             neighbourhood.require(sources)
             change = candidates.grow(
                 pool_version=pool_version,
                 newly_labelled=new,
+                newly_expanded=sources,
                 proposed=POLICIES[policy].propose(neighbourhood, sources, k=k),
             )
             self._check_size(candidates, change)

@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS change (
     added BLOB NOT NULL,            -- each a JSON list of ids
     removed BLOB NOT NULL,
     labelled BLOB NOT NULL,
+    expanded BLOB NOT NULL,
     PRIMARY KEY (campaign, version)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS change_pool_version ON change (pool_version);
@@ -47,10 +48,11 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.executescript(_SCHEMA)
+        with full_disk_is_exhaustion("the candidates", path.parent), _as_os_error():
+            self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.executescript(_SCHEMA)
         sync_directory(path.parent)
 
     def close(self) -> None:
@@ -67,7 +69,7 @@ class Journal:
             }
             ended = {name: first for name, policy, first in campaigns if not policy}
             for name, *row in cursor.execute(
-                "SELECT campaign, version, pool_version, added, removed, labelled FROM change "
+                "SELECT campaign, version, pool_version, added, removed, labelled, expanded FROM change "
                 "ORDER BY campaign, version"
             ):
                 pools[name].apply(_change(*row))
@@ -115,27 +117,28 @@ class Journal:
 def _as_os_error() -> Iterator[None]:
     try:
         yield
-    except sqlite3.OperationalError as error:
+    except sqlite3.DatabaseError as error:
         raise OSError(f"candidates: {error}") from error
 
 
 def _insert(cursor: sqlite3.Cursor, changes: Mapping[str, Change]) -> None:
     cursor.executemany(
-        "INSERT INTO change VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO change VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
-            (name, c.version, c.pool_version, _to_blob(c.added), _to_blob(c.removed), _to_blob(c.labelled))
+            (name, c.version, c.pool_version, *map(_to_blob, (c.added, c.removed, c.labelled, c.expanded)))
             for name, c in changes.items()
         ],
     )
 
 
-def _change(version: int, pool_version: int, added: bytes, removed: bytes, labelled: bytes) -> Change:
+def _change(version: int, pool_version: int, added: bytes, removed: bytes, labelled: bytes, expanded: bytes) -> Change:
     return Change(
         version=version,
         pool_version=pool_version,
         added=_from_blob(added),
         removed=_from_blob(removed),
         labelled=_from_blob(labelled),
+        expanded=_from_blob(expanded),
     )
 
 

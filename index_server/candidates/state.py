@@ -22,6 +22,8 @@ class Change:
         Candidates that left, labelled or deleted.
     labelled
         Items that became known as labelled, candidates or not.
+    expanded
+        Labelled items that brought their neighbours.
     """
 
     version: int
@@ -29,6 +31,7 @@ class Change:
     added: Sequence[ItemId]
     removed: Sequence[ItemId]
     labelled: Sequence[ItemId]
+    expanded: Sequence[ItemId]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +58,7 @@ class CandidatePool:
         self._changes: list[Change] = []
         self._members: dict[ItemId, None] = {}
         self._labelled: set[ItemId] = set()
+        self._expanded: set[ItemId] = set()
         # When an item first came in, gone since or not: who holds an older version cannot hold it.
         self._entered: dict[ItemId, int] = {}
 
@@ -88,7 +92,18 @@ class CandidatePool:
         """Whether the item was told as labelled."""
         return item_id in self._labelled
 
-    def grow(self, *, pool_version: int, newly_labelled: Sequence[ItemId], proposed: Iterable[ItemId]) -> Change | None:
+    def is_expanded(self, item_id: ItemId) -> bool:
+        """Whether the item brought its neighbours already."""
+        return item_id in self._expanded
+
+    def grow(
+        self,
+        *,
+        pool_version: int,
+        newly_labelled: Sequence[ItemId],
+        newly_expanded: Sequence[ItemId],
+        proposed: Iterable[ItemId],
+    ) -> Change | None:
         """Return the change that labels and proposed items make, without making it; None for none."""
         now_labelled = set(newly_labelled)
         added = [
@@ -97,10 +112,15 @@ class CandidatePool:
             if item_id not in self._members and item_id not in self._labelled and item_id not in now_labelled
         ]
         removed = [item_id for item_id in newly_labelled if item_id in self._members]
-        if not added and not newly_labelled:
+        if not added and not newly_labelled and not newly_expanded:
             return None
         return Change(
-            version=self.version + 1, pool_version=pool_version, added=added, removed=removed, labelled=newly_labelled
+            version=self.version + 1,
+            pool_version=pool_version,
+            added=added,
+            removed=removed,
+            labelled=newly_labelled,
+            expanded=newly_expanded,
         )
 
     def follow(self, *, pool_version: int, replaced: Iterable[ItemId], deleted: Iterable[ItemId]) -> Change | None:
@@ -109,7 +129,14 @@ class CandidatePool:
         removed = [item_id for item_id in deleted if item_id in self._members]
         if not added and not removed:
             return None
-        return Change(version=self.version + 1, pool_version=pool_version, added=added, removed=removed, labelled=())
+        return Change(
+            version=self.version + 1,
+            pool_version=pool_version,
+            added=added,
+            removed=removed,
+            labelled=(),
+            expanded=(),
+        )
 
     def apply(self, change: Change) -> None:
         """Make a change.
@@ -128,6 +155,7 @@ class CandidatePool:
             self._members[item_id] = None
             self._entered.setdefault(item_id, change.version)
         self._labelled.update(change.labelled)
+        self._expanded.update(change.expanded)
         self._changes.append(change)
 
     def since(self, held_version: int) -> Difference:

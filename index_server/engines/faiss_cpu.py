@@ -45,14 +45,19 @@ class RowMask:
         self.removed = 0
 
     def append(self, count: int) -> None:
-        """Add `count` rows, not removed."""
+        """Add `count` rows, marked as removed until they are revealed."""
         needed = (self.size + count + 7) // 8
         if needed > len(self._bits):
             grown = np.zeros(max(needed, len(self._bits) * 3 // 2), np.uint8)
             grown[: len(self._bits)] = self._bits
             self._bits = grown
-        _set(self._bits, np.arange(self.size, self.size + count))
         self.size += count
+        self.removed += count
+
+    def reveal(self, rows: Rows) -> None:
+        """Mark rows, each given once, as not removed."""
+        self.removed -= len(rows) - len(self._kept(rows))
+        _set(self._bits, rows)
 
     def remove(self, rows: Rows) -> None:
         """Mark rows as removed."""
@@ -119,11 +124,15 @@ class FaissCpuEngine:
         return self.size * int(self._index.d) * 4 + self._structure_bytes() + self._mask.nbytes
 
     def add(self, rows: Rows, vectors: Vectors) -> None:
-        """Append `vectors` as `rows`."""
+        """Append `vectors` as `rows`, masked."""
         check_dense(rows, self.size)
         set_threads(self._threads)
         self._index.add(np.ascontiguousarray(vectors, np.float32))
         self._mask.append(len(rows))
+
+    def reveal(self, rows: Rows) -> None:
+        """Let `rows` be found."""
+        self._mask.reveal(rows)
 
     def remove(self, rows: Rows) -> None:
         """Mask `rows`."""

@@ -88,7 +88,7 @@ class FaissGpuEngine:
         return 2 * self.size * self._host.shape[1] * 4 + self._mask.nbytes
 
     def add(self, rows: Rows, vectors: Vectors) -> None:
-        """Append `vectors` as `rows`."""
+        """Append `vectors` as `rows`, masked."""
         check_dense(rows, self.size)
         vectors = np.ascontiguousarray(vectors, np.float32)
         self._owner.call(lambda: self._index.add(vectors))
@@ -98,6 +98,10 @@ class FaissGpuEngine:
             self._host = grown
         self._host[self.size : self.size + len(rows)] = vectors
         self._mask.append(len(rows))
+
+    def reveal(self, rows: Rows) -> None:
+        """Let `rows` be found."""
+        self._mask.reveal(rows)
 
     def remove(self, rows: Rows) -> None:
         """Mask `rows`."""

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import IO
 
 from index_server.spec import PoolSpec
-from index_server.store.durable import full_disk_is_exhaustion, sync_directory, write_durably
+from index_server.store.durable import full_disk_is_exhaustion, make_directory, sync_directory, write_durably
 from sealpool.errors import FailedPrecondition
+from sealpool.failpoint import reach
 
 _NEW, _TRASH = ".new-", ".trash-"
 
@@ -35,8 +36,7 @@ class PoolDirectory:
 
     def __init__(self, data_dir: Path) -> None:
         self.root = data_dir / "pools"
-        self.root.mkdir(parents=True, exist_ok=True)
-        sync_directory(data_dir)
+        make_directory(self.root)
         self._lock_file = _lock(data_dir / "lock")
         for path in self.root.iterdir():
             if path.name.startswith((_NEW, _TRASH)):
@@ -64,7 +64,9 @@ class PoolDirectory:
                 fill(temporary)
                 about = {"format": 1, "created_at": created_at.isoformat(), "spec": spec.to_json()}
                 write_durably(temporary / "pool.json", json.dumps(about, indent=2).encode())
+                reach("index.create.before_rename")
                 temporary.rename(self.path(spec.name))
+                reach("index.create.after_rename")
                 sync_directory(self.root)
             made = True
         finally:
@@ -86,11 +88,13 @@ class PoolDirectory:
             raise FailedPrecondition(f"pool.json cannot be read: {error}") from error
 
     def delete(self, name: str) -> None:
-        """Delete a pool. It is gone, durably, before its files are."""
+        """Delete a pool. It is gone, durably, before its files are; what cannot be removed now is at the next start."""
         trash = self.root / f"{_TRASH}{uuid.uuid4().hex}"
+        reach("index.delete.before_rename")
         self.path(name).rename(trash)
+        reach("index.delete.after_rename")
         sync_directory(self.root)
-        shutil.rmtree(trash)
+        shutil.rmtree(trash, ignore_errors=True)
 
 
 def _lock(path: Path) -> IO[bytes]:

@@ -40,6 +40,14 @@ def sync_tree(root: Path) -> None:
         sync_directory(Path(directory))
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory where there is none, and those above it, each on disk before something is put into it."""
+    if not path.is_dir():
+        make_directory(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_directory(path.parent)
+
+
 def write_durably(path: Path, content: bytes) -> None:
     """Put `content` into `path` whole, on disk, in place of what was there: after a crash it is either or."""
     temporary = path.with_name(f".{path.name}.new")

@@ -5,6 +5,7 @@ own, names it, and HEAD is replaced only after every file of that version was sy
 is opened, torn or whole, was never acknowledged, and is removed.
 """
 
+import contextlib
 import json
 import threading
 import weakref
@@ -19,12 +20,12 @@ import pyarrow as pa
 from lance.fragment import write_fragments
 from lance.optimize import Compaction
 
-from index_server.ports import Addresses, Upload
+from index_server.ports import Addresses, OutcomeUnknown, Upload
 from index_server.records import PayloadColumns, Records
 from index_server.spec import VectorType
 from index_server.store.durable import full_disk_is_exhaustion, sync_directory, sync_files, sync_tree, write_durably
 from index_server.store.layout import LanceLayout
-from sealpool.errors import FailedPrecondition
+from sealpool.errors import FailedPrecondition, Unavailable
 from sealpool.failpoint import reach
 from sealpool.types import ItemId
 
@@ -119,8 +120,10 @@ class LanceStore:
     def __init__(self, directory: Path, *, version: int) -> None:
         self._head = directory / "HEAD"
         self._layout = LanceLayout(directory / "items.lance")
-        # Held while data files are written, so that a file which nobody names is certainly an orphan.
+        # Held while data and deletion files are written, until a version or `_uncommitted` names them: so that a file
+        # which nobody names is certainly an orphan.
         self._writing = threading.RLock()
+        self._closed = False
         self._uncommitted: set[str] = set()
         self._layout.discard_after(version)
         dataset = self._open(version)
@@ -180,13 +183,13 @@ class LanceStore:
         """Commit new items and deletions as one version."""
         fragments = upload.fragments if isinstance(upload, LanceUpload) else []
         dataset = self._current.dataset
-        with self._all_or_nothing("a change of the pool"):
+        with self._writing, self._all_or_nothing("a change of the pool"):
             removed, updated = _delete(dataset, superseded)
             files = self._layout.files_of_fragments(updated)
             sync_files(self._layout.root / name for name in files - self._current.files)
             reach("index.upsert.after_data")
             operation = lance.LanceOperation.Update(removed, updated, fragments, [])
-            self._install(lance.LanceDataset.commit(dataset, operation, read_version=dataset.version))
+            self._install(lance.LanceDataset.commit(dataset, operation, read_version=dataset.version), "upsert")
         if isinstance(upload, LanceUpload):
             self._forget_uncommitted(upload.fragments)
             upload.fragments = []
@@ -216,11 +219,14 @@ class LanceStore:
         with self._writing, self._all_or_nothing("compaction"):
             Compaction.commit(dataset, [task.execute(dataset) for task in plan.tasks])
             sync_files(self._layout.root / name for name in self._layout.files_of(dataset) - self._current.files)
-            self._install(dataset)
+            reach("index.compact.after_data")
+            self._install(dataset, "compact")
         self._collect()
 
     def close(self) -> None:
-        """Do nothing: all is on disk, and no file is held open."""
+        """Write nothing from now on. No file is held open."""
+        with self._writing:
+            self._closed = True
 
     def to_batch(self, records: Records) -> pa.RecordBatch:
         """Return items as the store's columns."""
@@ -239,6 +245,7 @@ class LanceStore:
     def write_uncommitted(self, batches: list[pa.RecordBatch]) -> list[Any]:
         """Write data files that no version names, and return their fragments. All or none of them stay."""
         with self._writing, full_disk_is_exhaustion("the items", self._layout.root):
+            self._check_open()  # Lance would make the directories of a deleted pool again
             written = False
             try:
                 reader = pa.RecordBatchReader.from_batches(self._schema, batches)
@@ -252,14 +259,19 @@ class LanceStore:
 
     def sync_uncommitted(self, fragments: list[Any]) -> None:
         """Sync the data files of `fragments`."""
+        with self._writing:
+            self._check_open()
         with full_disk_is_exhaustion("the items", self._layout.root):
             sync_files(self._layout.root / name for name in self._layout.files_of_fragments(fragments))
 
     def remove_uncommitted(self, fragments: list[Any]) -> None:
-        """Remove the data files of `fragments`."""
-        for name in self._layout.files_of_fragments(fragments):
-            (self._layout.root / name).unlink(missing_ok=True)
-        self._forget_uncommitted(fragments)
+        """Remove the data files of `fragments`, unless a version may name them that can only be known once opened."""
+        with self._writing:
+            if self._closed:
+                return
+            for name in self._layout.files_of_fragments(fragments):
+                (self._layout.root / name).unlink(missing_ok=True)
+            self._forget_uncommitted(fragments)
 
     def _forget_uncommitted(self, fragments: list[Any]) -> None:
         with self._writing:
@@ -273,14 +285,18 @@ class LanceStore:
             index_cache_size_bytes=0,
         )
 
-    def _install(self, dataset: lance.LanceDataset) -> None:
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("the pool is being closed", field="pool")
+
+    def _install(self, dataset: lance.LanceDataset, operation: str) -> None:
         """Make `dataset`, committed in Lance and its data synced, the version that counts."""
         sync_files(self._layout.commit_files(dataset.version))
         sync_directory(self._layout.root)
         snapshot = LanceSnapshot(dataset, self._layout.files_of(dataset))
-        reach("index.upsert.after_commit")
+        reach(f"index.{operation}.after_commit")
         write_durably(self._head, _head_bytes(snapshot.version))
-        reach("index.upsert.after_head")
+        reach(f"index.{operation}.after_head")
         self._current = snapshot
         self._retain(snapshot)
 
@@ -292,12 +308,22 @@ class LanceStore:
                 yield
             finally:
                 if self._current is before:
+                    self._closed = True  # and stays so if this fails too
                     self._roll_back()
+                    self._closed = False
 
     def _roll_back(self) -> None:
         """Go back to the current version after a failure, unless HEAD names a later one already."""
-        if _read_head(self._head) != self.version:
-            raise OSError(f"{self._head} was replaced, and cannot be known to be on disk")
+        try:
+            head = _read_head(self._head)
+            if head == self.version:
+                self._forget_later_versions()
+        except (OSError, ValueError, FailedPrecondition) as error:
+            raise OutcomeUnknown(f"{self._head}: rolling back failed") from error
+        if head != self.version:
+            raise OutcomeUnknown(f"{self._head} was replaced, and cannot be known to be on disk")
+
+    def _forget_later_versions(self) -> None:
         self._layout.discard_after(self.version)
         # Opened anew, lest Lance's cache remember the manifests that are gone.
         self._current.dataset = self._open(self.version)
@@ -308,7 +334,14 @@ class LanceStore:
         self._retained[snapshot.version] = (weakref.ref(snapshot), snapshot.files)
 
     def _collect(self) -> None:
-        """Remove versions that nobody reads any more, and the files that only they needed."""
+        """Remove versions that nobody reads any more, and the files that only they needed.
+
+        What cannot be removed now is removed when the store is opened again.
+        """
+        with contextlib.suppress(OSError):
+            self._remove_unread()
+
+    def _remove_unread(self) -> None:
         retained = {
             version: (reference, files)
             for version, (reference, files) in self._retained.items()

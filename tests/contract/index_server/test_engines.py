@@ -57,6 +57,7 @@ def filled(name, device, metric, vectors):
     for start in range(0, len(vectors), 700):
         part = vectors[start : start + 700]
         engine.add(np.arange(start, start + len(part)), part)
+    engine.reveal(np.arange(len(vectors)))
     return engine
 
 
@@ -101,6 +102,21 @@ class TestEveryEngine:
         assert np.isin(rows, excluded).any()
         engine.close()
 
+    def test_finds_rows_once_they_are_revealed(self, name, device, metric):
+        vectors, queries = data()
+        engine = build(name, device, metric, vectors)
+        engine.add(np.arange(ITEMS), vectors)
+        assert (engine.size, engine.removed) == (ITEMS, ITEMS)
+        assert (engine.search(queries, 5)[0] == -1).all()
+        shown = np.arange(0, ITEMS, 2)
+        engine.reveal(shown)
+        assert engine.removed == ITEMS - len(shown)
+        hidden = np.arange(1, ITEMS, 2)
+        floor = 1 if ENGINES[name].exact else RECALL_FLOOR
+        assert recall(engine.search(queries, 10)[0], true_rows(metric, vectors, queries, 10, hidden)) >= floor
+        engine.close()
+        np.testing.assert_array_equal(engine.vectors(hidden[:3]), vectors[hidden[:3]])
+
     def test_returns_every_row_left_where_k_is_larger_and_pads_the_rest(self, name, device, metric):
         vectors = clustered()
         engine = filled(name, device, metric, vectors)
@@ -135,6 +151,7 @@ class TestEveryEngine:
             pytest.skip(f"{name} has no training to save")
         other = build(name, device, metric, vectors[:0], saved=saved)
         other.add(np.arange(ITEMS), vectors)
+        other.reveal(np.arange(ITEMS))
         for ours, theirs in zip(engine.search(queries, 10), other.search(queries, 10), strict=True):
             np.testing.assert_array_equal(ours, theirs)
         engine.close()

@@ -49,9 +49,25 @@ class Server:
         other = start(self.data_dir, **settings)
         self.registry, self.running, self.channel = other.registry, other.running, other.channel
 
+    def started(self, **options: object) -> "Server":
+        """Start another server on the same data, which nobody may own any more."""
+        return start(self.data_dir, **options)
 
-def start(data_dir: Path, **settings: object) -> Server:
-    """Start a server and return once it says SERVING."""
+    def calls_in_progress(self, method: str) -> float:
+        name = "sealpool_index_server_requests_in_progress"
+        return self.registry.get_sample_value(name, {"method": method}) or 0.0
+
+    def health(self) -> int:
+        return health_pb2_grpc.HealthStub(self.channel).Check(health_pb2.HealthCheckRequest()).status
+
+    def wait_until_serving(self) -> None:
+        watch = health_pb2_grpc.HealthStub(self.channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
+        assert any(answer.status == health_pb2.HealthCheckResponse.SERVING for answer in watch)
+        watch.cancel()
+
+
+def start(data_dir: Path, *, wait: bool = True, **settings: object) -> Server:
+    """Start a server and return once it says SERVING, or at once."""
     registry = CollectorRegistry()
     values = {**LIMITS, "listen": "127.0.0.1:0", "metrics_listen": "", "data_dir": data_dir, "search_threads": 1}
     running = build(
@@ -60,10 +76,10 @@ def start(data_dir: Path, **settings: object) -> Server:
         log=structlog.wrap_logger(structlog.ReturnLogger()),
     )
     channel = grpc.insecure_channel(running.address)
-    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
-    assert any(answer.status == health_pb2.HealthCheckResponse.SERVING for answer in watch)
-    watch.cancel()
-    return Server(data_dir, registry, running, channel)
+    server = Server(data_dir, registry, running, channel)
+    if wait:
+        server.wait_until_serving()
+    return server
 
 
 @pytest.fixture

@@ -205,7 +205,7 @@ STREAMING = [
     ("ExpandCandidates", expand(campaign="-"), INVALID, "campaign"),
     ("ExpandCandidates", expand(labelled_ids=["i1", "i1"]), INVALID, "labelled_ids"),
     ("ExpandCandidates", expand(labelled_ids=["i1", ""]), INVALID, "labelled_ids"),
-    ("ExpandCandidates", expand(labelled_ids=map(str, range(201))), INVALID, "max_ids"),
+    ("ExpandCandidates", expand(labelled_ids=map(str, range(201))), EXHAUSTED, "max_ids"),
     ("ExpandCandidates", expand(labelled_ids=["i1"], expand_from_ids=["i2"]), INVALID, "expand_from_ids"),
     ("ExpandCandidates", expand(labelled_ids=["i1"], expand_from_ids=["i1"] * 2), INVALID, "expand_from_ids"),
     ("ExpandCandidates", expand(labelled_ids=["i1", "no"], expand_from_ids=["i1", "no"]), MISSING, "no"),

@@ -1,10 +1,14 @@
 """What the index service promises, over gRPC."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2
 from prometheus_client import generate_latest
 
 from index_server.store.directory import PoolDirectory
@@ -131,6 +135,98 @@ def test_replaced_items_come_again_deleted_ones_leave_and_labelled_ones_stay_out
     assert not {"i0", "i9"} & set(everything)
 
 
+def test_an_item_told_without_being_expanded_can_be_expanded_later_and_once(server):
+    make(server.stub)
+    added, _, summary = expand(server.stub, ["i0", "i1"], expand_from=["i0"])
+    new, removed, second = expand(server.stub, ["i1"], held=summary.info.version)
+    expected = [i for i in search(server.stub, ids=["i1"], k=5).ids if i not in {"i0", *added}]
+    assert (new, removed) == (expected, [])
+    assert second.info.version == 2
+    # Again, also after a restart: the same answer, and no new version.
+    assert expand(server.stub, ["i1"], held=1)[0] == new
+    server.restart()
+    again, _, third = expand(server.stub, ["i0", "i1"], held=1)
+    assert (again, third.info) == (new, second.info)
+    # Once expanded it is not expanded again, whatever k.
+    assert expand(server.stub, ["i1"], held=2, policy=common.PolicySpec(name="seals", k=30))[:2] == ([], [])
+
+
+def test_a_deleted_item_can_not_be_expanded_unless_it_was(stub):
+    make(stub)
+    _, _, before = expand(stub, ["i0", "i1"], expand_from=["i0"])
+    stub.DeleteItems(pb.DeleteItemsRequest(pool="p", ids=["i0", "i1"]))
+    with pytest.raises(grpc.RpcError, match="i1") as caught:
+        expand(stub, ["i0", "i1", "i2"])
+    assert code_of(caught) is grpc.StatusCode.NOT_FOUND
+    _, _, after = expand(stub, ["i0"], held=before.info.version)
+    assert after.info == common.CandidatePoolInfo(version=1, size=5, pool_share=5 / 148, labelled=2)
+
+
+def test_every_query_of_an_empty_pool_finds_nothing(stub):
+    stub.CreatePool(pb.CreatePoolRequest(spec=pb.PoolSpec(name="p", dimension=DIMENSION)))
+    answer = search(stub, vectors=to_matrix(VECTORS[:3]), k=5)
+    assert (list(answer.counts), list(answer.ids), answer.scores.rows) == ([0, 0, 0], [], 0)
+
+
+DROPPING = """
+import sys, time
+import grpc
+import numpy as np
+from sealpool.matrix import to_matrix
+from sealpool.v1 import common_pb2 as common, index_pb2 as pb, index_pb2_grpc
+
+def dropped(turn):
+    for part in "abc":
+        batch = common.ItemBatch(ids=[part + str(turn)], vectors=to_matrix(np.ones((1, 8), np.float32)))
+        yield pb.UpsertRequest(pool="p", items=batch)
+    time.sleep(0.03)  # nothing tells when the server waits for more
+    raise ConnectionError
+
+for turn in range(25):
+    with grpc.insecure_channel(sys.argv[1]) as channel:
+        try:
+            index_pb2_grpc.IndexServiceStub(channel).Upsert(dropped(turn))
+        except grpc.RpcError:
+            print("dropped")
+"""
+
+
+def test_a_stream_that_its_caller_lets_drop_is_no_change(server):
+    # From another process: within one, gRPC tells the server of the drop before it ends the stream.
+    make(server.stub)
+    done = subprocess.run(
+        [sys.executable, "-c", DROPPING, server.running.address],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.stdout == "dropped\n" * 25, done.stderr
+    upsert(server.stub, ["whole"], VECTORS[:1])  # whose turn comes after theirs
+    assert server.stub.GetPool(pb.GetPoolRequest(name="p")).pool.size == len(IDS) + 1
+
+
+def test_a_pool_deleted_under_an_upload_is_gone_and_its_name_is_free(server):
+    make(server.stub)
+    taken, deleted = threading.Event(), threading.Event()
+
+    def parts():
+        yield pb.UpsertRequest(pool="p", items=common.ItemBatch(ids=["a"], vectors=to_matrix(VECTORS[:1])))
+        yield pb.UpsertRequest(pool="p", items=common.ItemBatch(ids=["b"], vectors=to_matrix(VECTORS[:1])))
+        taken.set()
+        assert deleted.wait(20)
+
+    call = server.stub.Upsert.future(parts())
+    assert taken.wait(20)
+    while not server.calls_in_progress("Upsert"):
+        pass
+    server.stub.DeletePool(pb.DeletePoolRequest(name="p"))
+    deleted.set()
+    assert call.code() is grpc.StatusCode.UNAVAILABLE
+    assert not list((server.data_dir / "pools").iterdir())
+    make(server.stub)
+
+
 def test_a_deleted_label_is_passed_over(stub):
     make(stub)
     stub.DeleteItems(pb.DeleteItemsRequest(pool="p", ids=["i5"]))
@@ -231,6 +327,79 @@ def test_a_broken_pool_does_not_stop_the_others(server):
     assert code_of(caught) is grpc.StatusCode.FAILED_PRECONDITION
     server.stub.DeletePool(pb.DeletePoolRequest(name="broken"))
     assert not data.exists()
+
+
+def test_a_pool_that_cannot_be_read_is_seen_and_stops_neither_health_nor_the_others(server):
+    make(server.stub)
+    make(server.stub, name="broken")
+    server.stop()
+    (server.data_dir / "pools" / "broken" / "pool.json").write_text("{")
+    server.restart()  # returns once health says SERVING
+    upsert(server.stub, ["new"], VECTORS[:1])
+    assert len(search(server.stub, ids=["new"], k=3).ids) == 3
+    text = generate_latest(server.registry).decode()
+    assert 'sealpool_index_server_pools{state="failed"} 1.0' in text
+    assert 'sealpool_index_server_pools{state="ready"} 1.0' in text
+    with pytest.raises(grpc.RpcError, match=r"pool\.json") as caught:
+        upsert(server.stub, ["new"], VECTORS[:1], pool="broken")
+    assert code_of(caught) is grpc.StatusCode.FAILED_PRECONDITION
+    with pytest.raises(grpc.RpcError) as caught:
+        make(server.stub, name="broken")
+    assert code_of(caught) is grpc.StatusCode.ALREADY_EXISTS
+    server.stub.DeletePool(pb.DeletePoolRequest(name="broken"))
+    make(server.stub, name="broken")
+
+
+def test_a_pool_that_is_being_read_is_shown_and_everything_else_is_unavailable(server):
+    make(server.stub)
+    pipe = server.data_dir / "pools" / "p" / "engine.state"
+    server.stop()
+    os.mkfifo(pipe)  # who reads it waits until somebody wrote
+    running = server.started(wait=False)
+    try:
+        stub = running.stub
+        assert stub.GetPool(pb.GetPoolRequest(name="p")).pool.state == pb.POOL_STATE_LOADING
+        assert [pool.spec.name for pool in stub.ListPools(pb.ListPoolsRequest()).pools] == ["p"]
+        assert running.health() == health_pb2.HealthCheckResponse.NOT_SERVING
+        calls = [
+            lambda: upsert(stub, ["new"], VECTORS[:1]),
+            lambda: stub.DeleteItems(pb.DeleteItemsRequest(pool="p", ids=["i0"])),
+            lambda: list(stub.GetItems(pb.GetItemsRequest(pool="p", ids=["i0"]))),
+            lambda: list(stub.ScanItems(pb.ScanItemsRequest(pool="p"))),
+            lambda: stub.SampleItems(pb.SampleItemsRequest(pool="p", count=1)),
+            lambda: search(stub, ids=["i0"], k=1),
+            lambda: expand(stub, ["i0"]),
+            lambda: list(stub.ListCandidates(pb.ListCandidatesRequest(pool="p", campaign="c"))),
+            lambda: stub.DropCandidates(pb.DropCandidatesRequest(pool="p", campaign="c")),
+            lambda: stub.DeletePool(pb.DeletePoolRequest(name="p")),
+        ]
+        for call in calls:
+            with pytest.raises(grpc.RpcError, match="being read") as caught:
+                call()
+            assert code_of(caught) is grpc.StatusCode.UNAVAILABLE
+        make(stub, name="other")
+    finally:
+        pipe.write_bytes(b"")
+    running.wait_until_serving()
+    assert stub.GetPool(pb.GetPoolRequest(name="p")).pool.size == len(IDS)
+    running.stop()
+
+
+def test_a_torn_newest_manifest_is_forgotten_at_start(server):
+    make(server.stub)
+    before = server.stub.GetPool(pb.GetPoolRequest(name="p")).pool
+    server.stop()
+    versions = server.data_dir / "pools" / "p" / "items.lance" / "_versions"
+    newest = min(versions.glob("*.manifest"))
+    torn = versions / f"{int(newest.stem) - 1:020d}.manifest"
+    torn.write_bytes(newest.read_bytes()[:30])
+    server.restart()
+    pool = server.stub.GetPool(pb.GetPoolRequest(name="p")).pool
+    assert (pool.state, pool.version, pool.size) == (pb.POOL_STATE_READY, before.version, len(IDS))
+    assert not torn.exists()
+    upsert(server.stub, ["new"], VECTORS[:1])
+    server.restart()
+    assert server.stub.GetPool(pb.GetPoolRequest(name="p")).pool.size == len(IDS) + 1
 
 
 def test_a_deleted_pool_is_gone_and_its_name_is_free(stub):

@@ -56,6 +56,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.items = {}  # in the pool's order
         self.candidates = {}
         self.labelled = {}
+        self.expanded = {}
         self.held = {}
         self.open()
 
@@ -127,11 +128,11 @@ class PoolMachine(RuleBasedStateMachine):
     def expect(self, campaign, labelled, expand_from):
         told = self.labelled.setdefault(campaign, set())
         candidates = self.candidates.setdefault(campaign, set())
-        new = set(labelled) - told
-        for source in expand_from:
-            if source in new:
-                candidates |= set(self.nearest(self.items[source], K, {source}))
-        told |= new
+        expanded = self.expanded.setdefault(campaign, set())
+        for source in set(expand_from) - expanded:
+            candidates |= set(self.nearest(self.items[source], K, {source}))
+        expanded |= set(expand_from)
+        told |= set(labelled)
         candidates -= told
 
     def take_in(self, campaign, held, got):
@@ -151,6 +152,7 @@ class PoolMachine(RuleBasedStateMachine):
         _, dropped = self.pool.drop_candidates(campaign)
         assert dropped == len(self.candidates.pop(campaign, ()))
         self.labelled.pop(campaign, None)
+        self.expanded.pop(campaign, None)
 
     @rule(campaign=CAMPAIGNS, seed=st.integers(0, 5), count=st.integers(0, 6))
     def sample_the_same_after_a_restart(self, campaign, seed, count):

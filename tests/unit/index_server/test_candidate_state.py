@@ -4,7 +4,11 @@ from index_server.candidates.state import CandidatePool, Change
 def pool_of(*changes, first_version=0):
     pool = CandidatePool(policy="seals", first_version=first_version)
     for added, removed, labelled in changes:
-        pool.apply(Change(version=pool.version + 1, pool_version=1, added=added, removed=removed, labelled=labelled))
+        pool.apply(
+            Change(
+                version=pool.version + 1, pool_version=1, added=added, removed=removed, labelled=labelled, expanded=()
+            )
+        )
     return pool
 
 
@@ -50,7 +54,7 @@ def test_a_replaced_candidate_comes_again_and_stays_one():
 
 def test_labelled_items_and_present_candidates_do_not_come_in():
     pool = pool_of((["a"], [], ["x"]))
-    change = pool.grow(pool_version=1, newly_labelled=["n"], proposed=["a", "x", "n", "b", "b"])
+    change = pool.grow(pool_version=1, newly_labelled=["n"], newly_expanded=[], proposed=["a", "x", "n", "b", "b"])
     assert change is not None
     assert change.added == ["b"]
     assert change.removed == []
@@ -59,5 +63,15 @@ def test_labelled_items_and_present_candidates_do_not_come_in():
 
 def test_nothing_new_is_no_change():
     pool = pool_of((["a"], [], ["x"]))
-    assert pool.grow(pool_version=1, newly_labelled=[], proposed=["a", "x"]) is None
+    assert pool.grow(pool_version=1, newly_labelled=[], newly_expanded=[], proposed=["a", "x"]) is None
     assert pool.follow(pool_version=2, replaced=["q"], deleted=["x"]) is None
+
+
+def test_an_item_that_was_told_can_be_expanded_later_and_that_is_a_change_though_it_brings_nothing():
+    pool = pool_of((["a"], [], ["x"]))
+    assert not pool.is_expanded("x")
+    change = pool.grow(pool_version=1, newly_labelled=[], newly_expanded=["x"], proposed=["a"])
+    assert change is not None
+    pool.apply(change)
+    assert pool.is_expanded("x")
+    assert (pool.version, list(pool.members)) == (2, ["a"])

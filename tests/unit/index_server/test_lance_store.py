@@ -1,13 +1,17 @@
+import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
+from index_server.ports import OutcomeUnknown
 from index_server.records import PayloadColumns, Records
 from index_server.spec import VectorType
+from index_server.store.durable import sync_directory
 from index_server.store.lance_store import LanceStore
-from sealpool.errors import FailedPrecondition
+from sealpool.errors import FailedPrecondition, ResourceExhausted, Unavailable
 
 DIMENSION = 4
 
@@ -136,6 +140,68 @@ def test_a_failed_commit_changes_nothing_and_the_next_one_succeeds(store, direct
     assert len(list((directory / "items.lance" / "_deletions").iterdir())) == 0
     put(store, "d")
     assert ids_of(store) == ids_of(LanceStore.open(directory)) == ["a", "b", "d"]
+
+
+def test_a_commit_of_unknown_outcome_keeps_its_files_for_when_the_store_is_opened(store, directory, monkeypatch):
+    put(store, "a", "b")
+
+    def fail(path):
+        if (path / "HEAD").exists():
+            raise OSError(5, "Input/output error")
+        sync_directory(path)
+
+    upload = store.begin()
+    upload.write(records("c"))
+    upload.finish()
+    with monkeypatch.context() as patch:
+        patch.setattr("index_server.store.durable.sync_directory", fail)
+        with pytest.raises(OutcomeUnknown):
+            store.commit(upload, np.empty(0, np.uint64))
+    upload.abort()
+    with pytest.raises(Unavailable):
+        put(store, "d")
+    assert ids_of(LanceStore.open(directory)) == ["a", "b", "c"]
+
+
+def test_an_upload_that_fails_during_a_commit_takes_none_of_its_files(store, directory, monkeypatch):
+    put(store, "a", "b")
+    doomed, failures = store.begin(), []
+    doomed.write(records("z"))
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    def fail_beside():
+        try:
+            doomed.finish()
+        except ResourceExhausted as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=fail_beside)
+
+    def begin_to_fail(name):
+        if name == "index.upsert.after_data":
+            thread.start()
+            thread.join(0.3)  # long enough to fail, where nothing keeps it from it
+
+    with monkeypatch.context() as patch:
+        patch.setattr("index_server.store.lance_store.write_fragments", refuse)
+        patch.setattr("index_server.store.lance_store.reach", begin_to_fail)
+        store.commit(None, np.array([address_of(store, "a")], np.uint64))
+        thread.join()
+    assert len(failures) == 1
+    assert ids_of(LanceStore.open(directory)) == ["b"]
+
+
+def test_a_closed_store_writes_nothing(store, directory):
+    upload = store.begin()
+    upload.write(records("a"))
+    store.close()
+    shutil.rmtree(directory / "items.lance")
+    with pytest.raises(Unavailable):
+        upload.finish()
+    upload.abort()
+    assert not (directory / "items.lance").exists()
 
 
 def test_a_full_disk_refuses_an_upload_and_leaves_no_file(directory):
