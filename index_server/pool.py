@@ -1,7 +1,7 @@
 """One pool: its store, its index and its candidate pools, changed together and read together."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -21,16 +21,12 @@ from index_server.records import FloatMatrix, Records
 from index_server.spec import PoolSpec
 from index_server.store.engine_state import read_engine_state, write_engine_state
 from index_server.store.lance_store import LanceStore
-from sealpool.errors import Cancelled, FailedPrecondition, SealpoolError, Unavailable
+from sealpool.errors import FailedPrecondition, SealpoolError, Unavailable
 from sealpool.runtime.logs import Logger
 from sealpool.types import ItemId, Vectors
 
 _STAGED_ROWS: Final = 128
 """Items that enter the engine between two searches. `hnsw` takes about a millisecond for each."""
-
-
-def _always() -> bool:
-    return True
 
 
 class Pool:
@@ -125,19 +121,11 @@ class Pool:
         """Return how large each campaign's candidate pool is."""
         return self._campaigns.sizes()
 
-    def upsert(self, batches: Iterable[Records], *, is_wanted: Callable[[], bool] = _always) -> Changed:
-        """Add items or replace them, all batches as one change.
-
-        Parameters
-        ----------
-        is_wanted
-            Whether the caller is still there, asked last before the change happens: `batches` also end when a caller
-            dies in the middle.
+    def upsert(self, batches: Iterable[Records]) -> Changed:
+        """Add items or replace them, all batches as one change. An error that `batches` raise undoes all of it.
 
         Raises
         ------
-        Cancelled
-            The caller left.
         InvalidArgument
             An id is repeated, or a vector has another dimension, is not finite, too long, or has no direction.
         ResourceExhausted
@@ -149,13 +137,13 @@ class Pool:
             if not ids:
                 return Changed(version=self.version)
             upload.finish()
-            return self._change(upload, ids, vectors, deleted=[], is_wanted=is_wanted)
+            return self._change(upload, ids, vectors, deleted=[])
         finally:
             upload.abort()
 
     def delete(self, ids: Sequence[ItemId]) -> Changed:
         """Delete items; those that the pool does not have are counted as missing."""
-        return self._change(None, [], [], deleted=ids, is_wanted=_always)
+        return self._change(None, [], [], deleted=ids)
 
     def read(self, ids: Sequence[ItemId], *, vectors: bool, payloads: bool, allow_missing: bool) -> Reading:
         """Return the items of `ids` in that order, as they are now.
@@ -312,7 +300,6 @@ class Pool:
         vectors: list[FloatMatrix],
         *,
         deleted: Sequence[ItemId],
-        is_wanted: Callable[[], bool],
     ) -> Changed:
         """Commit new items and deletions and make them visible."""
         with self._writer:
@@ -324,8 +311,6 @@ class Pool:
             try:
                 arrivals = self._stage(vectors)
                 with self._gate.write():
-                    if not is_wanted():
-                        raise Cancelled("the caller left before the change; nothing of it happened")
                     self._commit(upload, ids, arrivals, gone)
                 version = self.version
             finally:

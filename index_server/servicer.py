@@ -3,6 +3,7 @@
 # ruff: noqa: N802, ARG002 - names and signatures are gRPC's; index.proto says what each call does.
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Final
 
 import grpc
@@ -61,7 +62,7 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
         first = next(request_iterator, None)
         if first is None or not first.pool:
             raise InvalidArgument("pool", "is missing in the first message")
-        changed = self._catalog.get(first.pool).upsert(_batches(first, request_iterator), is_wanted=context.is_active)
+        changed = self._catalog.get(first.pool).upsert(_batches(first, request_iterator))
         return index_pb2.UpsertResponse(
             pool_version=changed.version, inserted=changed.inserted, replaced=changed.replaced
         )
@@ -214,11 +215,16 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
 
 
 def _batches(first: index_pb2.UpsertRequest, others: Iterator[index_pb2.UpsertRequest]) -> Iterator[Records]:
-    yield from_items(first.items)
-    for request in others:
+    ended = False
+    for request in chain((first,), others):
+        if ended:
+            raise InvalidArgument("last", "another message follows the last one")
         if request.pool not in ("", first.pool):
             raise InvalidArgument("pool", f"{request.pool!r} after {first.pool!r}: a stream is for one pool")
         yield from_items(request.items)
+        ended = request.last
+    if not ended:  # what a caller who dies in the middle leaves looks to gRPC like a stream that ended
+        raise InvalidArgument("last", "the stream ended without a last message; nothing of it was kept")
 
 
 def _chunks(parts: Iterator[Records]) -> Iterator[Records]:

@@ -26,15 +26,15 @@ class LabelledSet:
 class HeldCampaign:
     """What the learner holds of one campaign in one pool. One thread at a time.
 
-    `told` are the labelled ids that the index server knows; it passes over what it was told before. `added` and
-    `removed` count what changed in `round`.
+    `told` are the labelled ids that the index server knows, with whether it was told to expand from them; it passes
+    over what it was told before. `added` and `removed` count what changed in `round`.
     """
 
     def __init__(self, created_ns: int, mirror: Mirror) -> None:
         self.created_ns = created_ns
         self.mirror = mirror
         self.candidates = Candidates()
-        self.told: set[ItemId] = set()
+        self.told: dict[ItemId, bool] = {}
         self.round = -1
         self.added = 0
         self.removed = 0
@@ -146,13 +146,14 @@ class Expander:
                 update = tell_some(some)
                 anew |= held_version > 0 and update.base_version == 0
                 held.candidates.apply(update)
-                held.told.update(some)
+                held.told.update((item_id, labelled[item_id]) for item_id in some)
                 held.added += update.info.added
                 held.removed += update.info.removed
             return update, anew
 
         ids = sorted(labelled)
-        update, anew = tell([item_id for item_id in ids if item_id not in held.told])
+        # A label that was corrected to a class of interest makes a source of an item that was only taken out.
+        update, anew = tell([i for i in ids if i not in held.told or (labelled[i] and not held.told[i])])
         if anew:
             held.told.clear()
             update, _ = tell(ids)

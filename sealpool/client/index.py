@@ -98,6 +98,7 @@ class IndexClient(Connection):
             for piece in pieces:
                 for chunk in cut(piece, chunk_bytes=self.options.chunk_bytes):
                     yield index_pb2.UpsertRequest(items=to_batch(chunk))
+            yield index_pb2.UpsertRequest(last=True)
 
         return self.call(lambda s: self._stub.Upsert(requests(), timeout=s), long=True)
 

@@ -373,8 +373,11 @@ class UpsertRequest(_message.Message):
 
     POOL_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """Required in the first message; later "" or the same."""
+    last: _builtins.bool
+    """True in the last message, and only there: a stream that breaks off looks like one that ends."""
     @_builtins.property
     def items(self) -> _common_pb2.ItemBatch:
         """vectors required; payloads optional. At most max_message_bytes a message."""
@@ -384,10 +387,11 @@ class UpsertRequest(_message.Message):
         *,
         pool: _builtins.str = ...,
         items: _common_pb2.ItemBatch | None = ...,
+        last: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "pool", b"pool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "last", b"last", "pool", b"pool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -139,8 +139,9 @@ class IndexServiceServicer:
         """Add items, or replace those whose id the pool already has (vector and payload as a whole). The whole stream
         is one change: after OK it is on disk, after any other status nothing of it happened (but after INTERNAL, with
         the pool FAILED: the disk failed in the middle, and a restart shows what it holds). A stream that its caller
-        cancelled or let drop is no change either.
-        NOT_FOUND: no such pool. INVALID_ARGUMENT: the first message names no pool; an id that is empty, too long, or
+        cancelled or let drop is no change either: that is what the mark on the last message is for.
+        NOT_FOUND: no such pool. INVALID_ARGUMENT: the first message names no pool; the stream ends without a last message,
+        or goes on after it; an id that is empty, too long, or
         twice in the stream; vectors of another dimension, NaN, infinite, or (cosine) all zero; a payload list of
         another length, or metadata that is not a JSON object. RESOURCE_EXHAUSTED: max_upsert_rows, the disk.
         """

@@ -27,6 +27,7 @@ class _Campaign:
     policy: str
     versions: list[dict[ItemId, int]] = field(default_factory=lambda: [{}])  # members, with the version of their item
     labelled: set[ItemId] = field(default_factory=set)
+    expanded: set[ItemId] = field(default_factory=set)
 
 
 class FakeIndex:
@@ -125,11 +126,13 @@ class FakeIndex:
             raise FailedPrecondition("the pool is empty")
         held = self.campaigns.setdefault(campaign, _Campaign(name))
         new = [ItemId(i) for i in labelled_ids if i not in held.labelled]
-        sources = [i for i in new if i in (labelled_ids if expand_from_ids is None else expand_from_ids)]
+        asked = labelled_ids if expand_from_ids is None else expand_from_ids
+        sources = [ItemId(i) for i in asked if i not in held.expanded]
         missing = [i for i in sources if i not in self.vectors]
         if missing:
             raise NotFound("item", *missing, field="expand_from_ids")
         held.labelled.update(new)
+        held.expanded.update(sources)
         grown = {*held.versions[-1], *self._proposed(name, sources, policy.k or 100)} - held.labelled
         members = {i: self.item_versions[i] for i in grown}
         if members != held.versions[-1] or new:

@@ -50,7 +50,7 @@ def state(stub):
 def filled(stub):
     stub.CreatePool(pb.CreatePoolRequest(spec=pb.PoolSpec(name="p", dimension=DIMENSION)))
     stub.CreatePool(pb.CreatePoolRequest(spec=pb.PoolSpec(name="empty", dimension=DIMENSION)))
-    stub.Upsert(iter([pb.UpsertRequest(pool="p", items=items(IDS))]))
+    stub.Upsert(iter([pb.UpsertRequest(pool="p", items=items(IDS), last=True)]))
     list(stub.ExpandCandidates(expand(labelled_ids=["i0"], expand_from_ids=["i0"])))
     return stub
 
@@ -122,6 +122,8 @@ def test_upsert_of_bad_vectors(filled, bad, field):
 
 BAD_STREAMS = [
     ([], INVALID, "pool"),
+    ([pb.UpsertRequest(pool="p", items=items(["x"]))], INVALID, "last"),
+    ([pb.UpsertRequest(pool="p", last=True), pb.UpsertRequest(items=items(["x"]), last=True)], INVALID, "last"),
     ([pb.UpsertRequest(items=items(["x"]))], INVALID, "pool"),
     ([pb.UpsertRequest(pool="none", items=items(["x"]))], MISSING, "pool"),
     ([pb.UpsertRequest(pool="p", items=items(["x"])), pb.UpsertRequest(pool="empty")], INVALID, "pool"),
@@ -222,7 +224,7 @@ def test_streaming_calls(filled, method, request_, status, field):
 
 def test_growth_beyond_max_candidates_or_max_campaigns(filled):
     more = [f"m{number}" for number in range(100)]
-    filled.Upsert(iter([pb.UpsertRequest(pool="p", items=items(more))]))
+    filled.Upsert(iter([pb.UpsertRequest(pool="p", items=items(more), last=True)]))
     full = expand(campaign="d", policy=common.PolicySpec(name="full"))
     refused(filled, lambda: list(filled.ExpandCandidates(full)), EXHAUSTED, "max_candidates")
     wide = expand(labelled_ids=["i1"], expand_from_ids=["i1"], policy=common.PolicySpec(name="seals", k=100))

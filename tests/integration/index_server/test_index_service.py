@@ -26,7 +26,7 @@ SEALS = common.PolicySpec(name="seals", k=5)
 def upsert(stub, ids, vectors, texts=(), pool="p"):
     batch = common.ItemBatch(ids=ids, vectors=to_matrix(np.asarray(vectors, np.float32)))
     batch.payloads.texts.extend(texts)
-    return stub.Upsert(iter([pb.UpsertRequest(pool=pool, items=batch)]))
+    return stub.Upsert(iter([pb.UpsertRequest(pool=pool, items=batch, last=True)]))
 
 
 def make(stub, name="p", **fields):
@@ -212,7 +212,7 @@ def test_a_pool_deleted_under_an_upload_is_gone_and_its_name_is_free(server):
 
     def parts():
         yield pb.UpsertRequest(pool="p", items=common.ItemBatch(ids=["a"], vectors=to_matrix(VECTORS[:1])))
-        yield pb.UpsertRequest(pool="p", items=common.ItemBatch(ids=["b"], vectors=to_matrix(VECTORS[:1])))
+        yield pb.UpsertRequest(items=common.ItemBatch(ids=["b"], vectors=to_matrix(VECTORS[:1])), last=True)
         taken.set()
         assert deleted.wait(20)
 

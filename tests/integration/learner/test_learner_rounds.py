@@ -85,6 +85,20 @@ def test_only_new_labels_are_told_and_what_is_held_follows(client: LearnerClient
     assert again.candidates == second.candidates
 
 
+def test_an_item_whose_label_was_corrected_to_a_class_of_interest_brings_its_neighbours(
+    client: LearnerClient, index: FakeIndex
+) -> None:
+    train(client)
+    before = select(client, expand=False, fill_random=False)
+    assert before.candidates.size == 0
+    train(client, round=1)
+    after = select(client, expand=True, round=1)
+    assert after.candidates.size > 0
+    assert [len(ids) for call, ids in index.calls if call == "expand"] == [9, 9]
+    select(client, expand=True, round=1)
+    assert [len(ids) for call, ids in index.calls if call == "expand"] == [9, 9, 0]
+
+
 def test_a_fresh_learner_with_candidates_in_another_order_picks_the_same(serve: Serve, index: FakeIndex) -> None:
     # Equal items: only a draw that belongs to the id can tell them apart.
     for number in range(40):

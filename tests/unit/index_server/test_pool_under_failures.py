@@ -14,7 +14,7 @@ from index_server.pool import Pool
 from index_server.records import Records
 from index_server.spec import PoolSpec
 from index_server.store.durable import sync_directory
-from sealpool.errors import Cancelled, FailedPrecondition, ResourceExhausted, Unavailable
+from sealpool.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
 
 DIMENSION = 4
 SPEC = PoolSpec(name="p", dimension=DIMENSION)
@@ -113,9 +113,13 @@ def test_refused_changes_do_not_pile_up_in_memory(pool, monkeypatch):
     assert pool.index.engine.size < 2000
 
 
-def test_a_caller_who_left_changes_nothing(pool, directory):
-    with pytest.raises(Cancelled):
-        pool.upsert([records(["new"])], is_wanted=lambda: False)
+def test_batches_that_break_off_change_nothing(pool, directory):
+    def breaking():
+        yield records(["new"])
+        raise InvalidArgument("last", "broke off")
+
+    with pytest.raises(InvalidArgument, match="broke off"):
+        pool.upsert(breaking())
     assert ids_of(pool) == ids_of(opened(directory)) == IDS
 
 
