@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from learner.models import MODELS, make_classifier
 from learner.ports import Classifier, ModelOptions
 from learner.problem import Problem, Task
+from sealpool.durable import make_directory, write_durably
 from sealpool.errors import FailedPrecondition, NotFound
 from sealpool.validation import check_name
 
@@ -90,8 +90,8 @@ class CheckpointStore:
         arrays = {name: np.ascontiguousarray(array) for name, array in checkpoint.classifier.save().items()}
         metadata = {"format": str(FORMAT), "digest": _digest(arrays), "checkpoint": _to_json(info)}
         directory = self._directory(info.campaign)
-        _make_directory(directory)
-        _write_durably(directory / f"{info.round}{_SUFFIX}", safetensors.numpy.save(arrays, metadata))
+        make_directory(directory)
+        write_durably(directory / f"{info.round}{_SUFFIX}", safetensors.numpy.save(arrays, metadata))
         self._prune(info.campaign, written=info.round)
 
     def load(self, campaign: str, round_number: int) -> Checkpoint:
@@ -189,30 +189,3 @@ def _from_json(text: str) -> CheckpointInfo:
         class_counts=tuple(fields.pop("class_counts")),
         **fields,
     )
-
-
-def _make_directory(path: Path) -> None:
-    """Make a directory so that it survives a power cut: each new one's parent is synced."""
-    if path.is_dir():
-        return
-    _make_directory(path.parent)
-    path.mkdir(exist_ok=True)
-    _sync_directory(path.parent)
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from index_server.candidates.state import CandidatePool, Change
-from index_server.store.durable import full_disk_is_exhaustion, sync_directory
+from sealpool.durable import full_disk_is_exhaustion, sync_directory
 from sealpool.types import ItemId
 
 _SCHEMA: Final = """

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from index_server.spec import PoolSpec
-from index_server.store.durable import full_disk_is_exhaustion, make_directory, sync_directory, write_durably
+from sealpool.durable import full_disk_is_exhaustion, make_directory, sync_directory, write_durably
 from sealpool.errors import FailedPrecondition
 from sealpool.failpoint import reach
 

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from index_server.store.durable import full_disk_is_exhaustion, write_durably
+from sealpool.durable import full_disk_is_exhaustion, write_durably
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

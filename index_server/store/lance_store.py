@@ -23,8 +23,8 @@ from lance.optimize import Compaction
 from index_server.ports import Addresses, OutcomeUnknown, Upload
 from index_server.records import PayloadColumns, Records
 from index_server.spec import VectorType
-from index_server.store.durable import full_disk_is_exhaustion, sync_directory, sync_files, sync_tree, write_durably
 from index_server.store.layout import LanceLayout
+from sealpool.durable import full_disk_is_exhaustion, sync_directory, sync_files, sync_tree, write_durably
 from sealpool.errors import FailedPrecondition, Unavailable
 from sealpool.failpoint import reach
 from sealpool.types import ItemId

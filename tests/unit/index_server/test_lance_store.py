@@ -9,8 +9,8 @@ import pytest
 from index_server.ports import OutcomeUnknown
 from index_server.records import PayloadColumns, Records
 from index_server.spec import VectorType
-from index_server.store.durable import sync_directory
 from index_server.store.lance_store import LanceStore
+from sealpool.durable import sync_directory
 from sealpool.errors import FailedPrecondition, ResourceExhausted, Unavailable
 
 DIMENSION = 4
@@ -154,7 +154,7 @@ def test_a_commit_of_unknown_outcome_keeps_its_files_for_when_the_store_is_opene
     upload.write(records("c"))
     upload.finish()
     with monkeypatch.context() as patch:
-        patch.setattr("index_server.store.durable.sync_directory", fail)
+        patch.setattr("sealpool.durable.sync_directory", fail)
         with pytest.raises(OutcomeUnknown):
             store.commit(upload, np.empty(0, np.uint64))
     upload.abort()

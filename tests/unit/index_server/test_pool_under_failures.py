@@ -13,7 +13,7 @@ from index_server.limits import Limits
 from index_server.pool import Pool
 from index_server.records import Records
 from index_server.spec import PoolSpec
-from index_server.store.durable import sync_directory
+from sealpool.durable import sync_directory
 from sealpool.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
 
 DIMENSION = 4
@@ -125,7 +125,7 @@ def test_batches_that_break_off_change_nothing(pool, directory):
 
 def test_nothing_is_done_on_a_pool_whose_last_change_may_or_may_not_have_happened(pool, directory, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("index_server.store.durable.sync_directory", fail_at_head)
+        patch.setattr("sealpool.durable.sync_directory", fail_at_head)
         with pytest.raises(OSError, match="HEAD"):
             pool.upsert([records(["new"])])
     assert "restart" in pool.failure

@@ -1,4 +1,4 @@
-"""Files that are on disk when we say so."""
+"""Files that are on disk when we say so: for the services that keep files of their own."""
 
 import errno
 import os
