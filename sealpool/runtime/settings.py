@@ -155,7 +155,8 @@ def load_settings(cls: type[SettingsT], argv: Sequence[str], *, program: str) ->
     config, flags = _take_config(list(argv))
     if config is not None and not config.is_file():
         raise SystemExit(f"{program}: --config {config}: no such file")
-    configured = type(cls.__name__, (cls,), {"yaml_file": config, "__doc__": cls.__doc__, "__module__": cls.__module__})
+    about = f"{cls.__doc__} --config FILE reads settings from a YAML file: flags and the environment win over it."
+    configured = type(cls.__name__, (cls,), {"yaml_file": config, "__doc__": about, "__module__": cls.__module__})
     source: CliSettingsSource[Any] = CliSettingsSource(configured, cli_prog_name=program, cli_parse_args=flags)
     try:
         settings: SettingsT = configured(_cli_settings_source=source)

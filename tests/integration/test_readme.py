@@ -51,7 +51,7 @@ def run(command: list[str], stack: Stack, folder: Path) -> str:
 
 def test_the_python_example_runs_a_round(stack: Stack, tmp_path: Path) -> None:
     example = block("python", "IndexClient")
-    for port, service in ((7301, stack.index), (7303, stack.scheduler)):
+    for port, service in ((7301, stack.index), (7302, stack.learner), (7303, stack.scheduler)):
         example = example.replace(f"127.0.0.1:{port}", service.address)
     said = run([sys.executable, "-c", example], stack, tmp_path)
     assert re.fullmatch(r"round 1: 20 labels, \d+ candidates, 20 picks\n", said)

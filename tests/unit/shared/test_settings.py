@@ -58,6 +58,16 @@ def test_an_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
         load(f"--config={config}")
 
 
+def test_help_tells_every_setting_and_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        load("--help")
+    told = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert "--config FILE" in told
+    for name in ServiceSettings.model_fields:
+        assert f"--{name.replace('_', '-')}" in told
+
+
 def test_beyond_loopback_needs_tls_or_a_word() -> None:
     assert load("--listen", "0.0.0.0:7301", "--insecure").insecure
     assert load("--listen", "0.0.0.0:7301", "--tls-certificate", "c.pem", "--tls-key", "k.pem").tls_key
