@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from index_server.catalog import PoolCatalog, PoolState
 from index_server.pool import Pool
+from index_server.spec import Device
 
 _PREFIX = "sealpool_index_server"
 
@@ -40,8 +41,9 @@ class PoolCollector(Collector):
             memory.add_metric([name], engine.memory_bytes)
             device_bytes[engine.device] += engine.memory_bytes
             _add_campaigns(pool, candidates, shares, added)
-        # An engine on the GPU has the vectors once there and once in host memory.
-        gpu.add_metric(["cuda:0"], device_bytes["cuda"] / 2)
+        if Device.CUDA in device_bytes:
+            # An engine on the GPU has the vectors once there and once in host memory.
+            gpu.add_metric(["cuda:0"], device_bytes[Device.CUDA] / 2)
         return iter(families)
 
 

@@ -29,7 +29,9 @@ from sealpool.runtime.settings import load_settings
 from sealpool.v1 import learner_pb2, learner_pb2_grpc
 
 
-def build_servicer(settings: LearnerSettings, index: Index, *, registry: CollectorRegistry) -> LearnerServicer:
+def build_servicer(
+    settings: LearnerSettings, index: Index, *, registry: CollectorRegistry, log: Logger
+) -> LearnerServicer:
     """Make the rooms of the learner and join them. Raises RuntimeError where the device is not there."""
     device = resolve_device(settings.device)
     metrics = LearnerMetrics(registry)
@@ -43,6 +45,7 @@ def build_servicer(settings: LearnerSettings, index: Index, *, registry: Collect
         keep=settings.keep_encoders,
         batch_tokens=settings.embed_batch_tokens,
         allow_download=settings.allow_download,
+        log=log,
     )
     registry.register(
         SizeCollector(
@@ -123,7 +126,7 @@ def build(
         client = IndexClient(settings.index_server, options=_client_options(settings))
         server.on_close(client.close)
         index = client
-    servicer = build_servicer(settings, index, registry=registry)
+    servicer = build_servicer(settings, index, registry=registry, log=log)
     learner_pb2_grpc.add_LearnerServiceServicer_to_server(servicer, server.grpc_server)
     return server
 

@@ -1,5 +1,6 @@
 """Hugging Face encoders: texts in, vectors out."""
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -13,10 +14,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from sealpool.errors import FailedPrecondition
+from sealpool.runtime.logs import Logger
 from sealpool.types import Vectors
 
 _NO_LIMIT = 1 << 20
 """Tokenizers without a limit of their own say 10³⁰."""
+_FIELD = "header.encoder"
+_SHOWN = 256
+"""Characters of a name that a message repeats."""
 
 
 class Pooling(Enum):
@@ -108,11 +113,14 @@ class Encoders:
         Whether a name that is not on this machine is fetched from the Hugging Face hub.
     """
 
-    def __init__(self, device: torch.device, *, keep: int, batch_tokens: int, allow_download: bool) -> None:
+    def __init__(
+        self, device: torch.device, *, keep: int, batch_tokens: int, allow_download: bool, log: Logger
+    ) -> None:
         self._device = device
         self._keep = keep
         self._batch_tokens = batch_tokens
         self._allow_download = allow_download
+        self._log = log
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, Encoder] = OrderedDict()
 
@@ -134,6 +142,11 @@ class Encoders:
             return encoder
 
     def _load(self, name: str) -> Encoder:
+        is_directory = os.path.isdir(name)  # noqa: PTH112 - Path.is_dir raises where a name is too long for a path
+        if not is_directory and _is_path(name):
+            raise FailedPrecondition(
+                f"encoder: no such directory on the learner's machine: {name[:_SHOWN]}", field=_FIELD
+            )
         # Here, because it takes 1.4 s that a learner which embeds nothing should not pay at start.
         from transformers import AutoModel, AutoTokenizer
 
@@ -144,8 +157,24 @@ class Encoders:
             tokenizer = AutoTokenizer.from_pretrained(name, **options)
             model = AutoModel.from_pretrained(name, dtype=dtype, **options)
         except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise FailedPrecondition(f"encoder {name!r} cannot be loaded: {reason}", field="header.encoder") from error
+            # The libraries' own words name hosts and options that callers do not have; they are for the log.
+            self._log.warning("encoder cannot be loaded", encoder=name, reason=str(error).strip())
+            problem = self._problem(error, is_directory=is_directory)
+            raise FailedPrecondition(f"encoder {name[:_SHOWN]!r} {problem}", field=_FIELD) from error
         if tokenizer.pad_token is None:
-            raise FailedPrecondition(f"encoder {name!r} has no padding token", field="header.encoder")
+            raise FailedPrecondition(f"encoder {name!r} has no padding token", field=_FIELD)
         return Encoder(tokenizer, model.to(self._device).eval(), device=self._device, batch_tokens=self._batch_tokens)
+
+    def _problem(self, error: Exception, *, is_directory: bool) -> str:
+        if is_directory:
+            return "cannot be loaded: no readable model and tokenizer in the directory (the learner's log has why)"
+        if not isinstance(error, OSError):
+            return "cannot be loaded (the learner's log has why)"
+        if self._allow_download:
+            return "is not in the learner's cache and cannot be downloaded (the learner's log has why)"
+        return "is not in the learner's cache; give a directory, or start the learner with --allow-download"
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name can only be meant as a path; one "/" may also part an owner from a model of the hub."""
+    return name.startswith((".", "~", "/")) or name.endswith("/") or name.count("/") > 1

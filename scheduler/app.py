@@ -56,7 +56,7 @@ class Scheduler:
         oracles = make_oracles(index)
         phases = Phases(store=self.store, learner=learner, index=index, oracles=oracles)
         retry = RetryPolicy(retry_for_s=settings.retry_for_s)
-        starter = RoundStarter(store=self.store, oracles=oracles)
+        starter = RoundStarter(store=self.store, oracles=oracles, log=log)
         self.pool = RoundPool(
             runner=RoundRunner(store=self.store, phases=phases, retry=retry, log=log),
             starter=starter,
@@ -78,7 +78,7 @@ class Scheduler:
             campaigns=CampaignService(
                 store=self.store,
                 index=callers_index,
-                oracles=oracles,
+                oracles=make_oracles(callers_index),
                 timers=self._timers,
                 settle=self._house.settle,
             ),

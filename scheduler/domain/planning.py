@@ -22,6 +22,22 @@ class Facts:
     why_untrainable: Callable[[], str]
     oracle_is_automatic: bool  # the scheduler's own oracle labels: nobody else will
 
+    @property
+    def unpromised(self) -> int:
+        """Labels that the budget leaves once all outstanding tasks are labelled."""
+        return max(0, self.spec.budget - self.labelled - self.outstanding)
+
+    @property
+    def why_cut(self) -> str:
+        """Why a batch comes out smaller than the budget alone would make it; "" where it does not."""
+        if self.unpromised >= min(self.spec.batch_size, self.spec.budget - self.labelled):
+            return ""
+        room = f"all but {self.unpromised:,} of" if self.unpromised else "up"
+        return (
+            f"{self.outstanding:,} tasks are handed out and not labelled: with the {self.labelled:,} labels they take "
+            f"{room} the budget of {self.spec.budget:,}; label them"
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
@@ -44,12 +60,13 @@ def plan_round(facts: Facts) -> Plan:
         No label has arrived, or those there are cannot train a model.
     """
     spec = facts.spec
-    left = max(0, spec.budget - facts.labelled - facts.outstanding)
+    left = facts.unpromised
     if spec.seed_size and not facts.seeded and left:
         return Plan(kind=RoundKind.SEED, batch=min(spec.seed_size, left))
     oracle_has_work = facts.oracle_is_automatic and facts.outstanding > 0
     if not facts.arrived and not oracle_has_work:
-        raise FailedPrecondition("no label has arrived since the last round")
+        reason = f"; {facts.why_cut}" if facts.why_cut else ""
+        raise FailedPrecondition(f"no label has arrived since the last round{reason}")
     untrainable = facts.why_untrainable()
     if untrainable:
         if facts.oracle_is_automatic and left + facts.outstanding:

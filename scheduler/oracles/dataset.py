@@ -23,6 +23,23 @@ class DatasetOracle:
     def __init__(self, index: Index) -> None:
         self._index = index
 
+    def check(self, spec: scheduler_pb2.CampaignSpec) -> None:
+        """Read the label of one item of each pool, drawn at random.
+
+        One shows a wrong field name and classes that are written otherwise, which are wrong for all items. A fault of
+        single items is left to the rounds: finding it would take reading the whole pool while the caller waits.
+        """
+        for pool in filter(None, (spec.pool, spec.evaluation_pool)):
+            ids = self._index.sample_items(pool, 1, seed=0)
+            if not ids:
+                continue
+            items = self._index.get_items(pool, ids, vectors=False, payloads=True, allow_missing=True)
+            try:
+                _read(spec, items)
+            except FailedPrecondition as error:
+                field = "spec.oracle.metadata_field"
+                raise FailedPrecondition(f"{field}: pool {pool!r}: {error.message}", field=field) from error
+
     def label(self, spec: scheduler_pb2.CampaignSpec, item_ids: Sequence[ItemId]) -> Labels:
         """Read the labels of items of the pool, as far as it still has them."""
         if not item_ids:

@@ -20,6 +20,13 @@ class Oracle(Protocol):
     annotator: str
     """In whose name its labels stand."""
 
+    def check(self, spec: scheduler_pb2.CampaignSpec) -> None:
+        """Look, before a campaign begins, whether its labels can be told; FailedPrecondition names the spec's field.
+
+        It need not find every fault: the rounds meet the others.
+        """
+        ...
+
     def label(self, spec: scheduler_pb2.CampaignSpec, item_ids: Sequence[ItemId]) -> Labels:
         """Label items of the campaign's pool. Items that it cannot tell are left out, and stay open tasks.
 

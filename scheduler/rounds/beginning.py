@@ -12,14 +12,16 @@ from scheduler.storage import campaigns, events, labels, rounds, tasks
 from scheduler.storage.models import Campaign, Round
 from scheduler.storage.store import Store
 from sealpool.errors import FailedPrecondition, NotFound
+from sealpool.runtime.logs import Logger
 
 
 class RoundStarter:
     """Begins rounds. None of its methods runs one."""
 
-    def __init__(self, *, store: Store, oracles: OracleRegistry) -> None:
+    def __init__(self, *, store: Store, oracles: OracleRegistry, log: Logger) -> None:
         self._store = store
         self._oracles = oracles
+        self._log = log
 
     def begin(self, session: Session, campaign: Campaign) -> Round:
         """Begin the next round, or return the one that has not ended. The campaign must be locked.
@@ -34,7 +36,8 @@ class RoundStarter:
         if running is not None:
             return running
         now = self._store.clock.now()
-        plan = plan_round(self._facts(session, campaign))
+        facts = self._facts(session, campaign)
+        plan = plan_round(facts)
         trains = plan.kind in (RoundKind.MODEL, RoundKind.FINAL)
         round_ = Round(
             campaign_id=campaign.id,
@@ -53,6 +56,18 @@ class RoundStarter:
         session.add(round_)
         session.flush()
         events.add(session, campaign, messages.round_changed(round_, now=now))
+        if plan.kind != RoundKind.FINAL and facts.why_cut:
+            # The round goes on all the same: it trains on the newest labels. What cuts it shows in the campaign too,
+            # as its open and leased tasks.
+            self._log.warning(
+                "batch cut by outstanding tasks",
+                campaign=campaign.name,
+                round=round_.number,
+                batch=plan.batch,
+                labels=facts.labelled,
+                outstanding=facts.outstanding,
+                budget=facts.spec.budget,
+            )
         return round_
 
     def begin_by_timer(self, name: str) -> None:

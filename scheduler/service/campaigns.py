@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from scheduler import messages
 from scheduler.cron import check_cron
-from scheduler.domain.spec import check_spec
+from scheduler.domain.spec import check_spec, oracle_of
 from scheduler.domain.states import CampaignState
 from scheduler.oracles.registry import OracleRegistry
 from scheduler.ports import Index
@@ -15,7 +15,7 @@ from scheduler.service.checks import asking
 from scheduler.service.once import Once
 from scheduler.storage import campaigns, events, tasks
 from scheduler.storage.store import Store
-from sealpool.errors import FailedPrecondition, NotFound
+from sealpool.errors import FailedPrecondition, InvalidArgument, NotFound
 from sealpool.v1 import index_pb2, scheduler_pb2
 
 
@@ -32,6 +32,8 @@ class CampaignService:
 
     Parameters
     ----------
+    index, oracles
+        Asked while a caller waits, so with a short deadline.
     settle
         Called with the name of a campaign that was archived: see `Housekeeper.settle`.
     """
@@ -118,6 +120,10 @@ class CampaignService:
         check_spec(spec, oracles=self._oracles.keys())
         check_cron("spec.rule.cron", spec.rule.cron)
         pool = self._check_pools(spec)
+        oracle = self._oracles[oracle_of(spec)]
+        if oracle is not None:
+            with asking("the index server"):
+                oracle.check(spec)
 
         def effect(session: Session) -> scheduler_pb2.CreateCampaignResponse:
             now = self._store.clock.now()
@@ -143,7 +149,14 @@ class CampaignService:
     def _check_pools(self, spec: scheduler_pb2.CampaignSpec) -> index_pb2.Pool:
         pool = self._pool("spec.pool", spec.pool)
         if spec.evaluation_pool:
-            self._pool("spec.evaluation_pool", spec.evaluation_pool)
+            held_out = self._pool("spec.evaluation_pool", spec.evaluation_pool).spec.dimension
+            # 0: a pool that cannot be read does not say. It may be mended before the first round.
+            if held_out not in (0, pool.spec.dimension):
+                raise InvalidArgument(
+                    "spec.evaluation_pool",
+                    f"pool {spec.evaluation_pool!r} has vectors of {held_out:,} dimensions, and pool {spec.pool!r} of "
+                    f"{pool.spec.dimension:,}: embed both with the same encoder",
+                )
         if not pool.size:
             raise FailedPrecondition(f"spec.pool: pool {spec.pool!r} is empty", field="spec.pool")
         return pool

@@ -110,7 +110,8 @@ class LearnerServiceServicer:
     def Embed(self, request_iterator, context):
         """Turn texts into vectors with a Hugging Face encoder. The first message carries the header; texts are answered in
         the order they came, in chunks of their own size. INVALID_ARGUMENT: header missing or not first, no encoder.
-        FAILED_PRECONDITION: the encoder cannot be loaded.
+        FAILED_PRECONDITION: the encoder is neither a directory on the learner's machine nor in its cache, or cannot be
+        loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

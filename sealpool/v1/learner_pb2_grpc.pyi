@@ -63,7 +63,8 @@ class LearnerServiceStub:
     Embed: _grpc.StreamStreamMultiCallable[_learner_pb2.EmbedRequest, _learner_pb2.EmbedResponse]
     """Turn texts into vectors with a Hugging Face encoder. The first message carries the header; texts are answered in
     the order they came, in chunks of their own size. INVALID_ARGUMENT: header missing or not first, no encoder.
-    FAILED_PRECONDITION: the encoder cannot be loaded.
+    FAILED_PRECONDITION: the encoder is neither a directory on the learner's machine nor in its cache, or cannot be
+    loaded.
     """
 
 @_typing.type_check_only
@@ -99,7 +100,8 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
     Embed: _aio.StreamStreamMultiCallable[_learner_pb2.EmbedRequest, _learner_pb2.EmbedResponse]  # type: ignore[assignment]
     """Turn texts into vectors with a Hugging Face encoder. The first message carries the header; texts are answered in
     the order they came, in chunks of their own size. INVALID_ARGUMENT: header missing or not first, no encoder.
-    FAILED_PRECONDITION: the encoder cannot be loaded.
+    FAILED_PRECONDITION: the encoder is neither a directory on the learner's machine nor in its cache, or cannot be
+    loaded.
     """
 
 class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -162,7 +164,8 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_learner_pb2.EmbedResponse], _abc.AsyncIterator[_learner_pb2.EmbedResponse]]:
         """Turn texts into vectors with a Hugging Face encoder. The first message carries the header; texts are answered in
         the order they came, in chunks of their own size. INVALID_ARGUMENT: header missing or not first, no encoder.
-        FAILED_PRECONDITION: the encoder cannot be loaded.
+        FAILED_PRECONDITION: the encoder is neither a directory on the learner's machine nor in its cache, or cannot be
+        loaded.
         """
 
 def add_LearnerServiceServicer_to_server(servicer: LearnerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

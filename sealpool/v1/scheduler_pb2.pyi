@@ -324,7 +324,7 @@ class Round(_message.Message):
     labels: _builtins.int
     """Labelled items that it trained on."""
     picks: _builtins.int
-    """Tasks it made."""
+    """Tasks it made: at most what the budget leaves once all outstanding tasks are labelled."""
     error: _builtins.str
     pool_version: _builtins.int
     @_builtins.property

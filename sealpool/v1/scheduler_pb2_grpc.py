@@ -102,7 +102,8 @@ class SchedulerServiceServicer:
     def CreateCampaign(self, request, context):
         """Begin a campaign. Its pool, and its evaluation pool if it names one, must exist.
         ALREADY_EXISTS: a campaign has this name. NOT_FOUND: no such pool. INVALID_ARGUMENT: any part of the spec (the
-        message names it). FAILED_PRECONDITION: the pool is empty.
+        message names it), an evaluation pool of another dimension included. FAILED_PRECONDITION: the pool is empty; with
+        the `dataset` oracle, one item of each pool is looked at, and has no label in metadata_field that the classes allow.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,7 +39,8 @@ class SchedulerServiceStub:
     CreateCampaign: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.CreateCampaignRequest, _scheduler_pb2.CreateCampaignResponse]
     """Begin a campaign. Its pool, and its evaluation pool if it names one, must exist.
     ALREADY_EXISTS: a campaign has this name. NOT_FOUND: no such pool. INVALID_ARGUMENT: any part of the spec (the
-    message names it). FAILED_PRECONDITION: the pool is empty.
+    message names it), an evaluation pool of another dimension included. FAILED_PRECONDITION: the pool is empty; with
+    the `dataset` oracle, one item of each pool is looked at, and has no label in metadata_field that the classes allow.
     """
     GetCampaign: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetCampaignRequest, _scheduler_pb2.GetCampaignResponse]
     """NOT_FOUND: no such campaign."""
@@ -89,7 +90,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     CreateCampaign: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.CreateCampaignRequest, _scheduler_pb2.CreateCampaignResponse]  # type: ignore[assignment]
     """Begin a campaign. Its pool, and its evaluation pool if it names one, must exist.
     ALREADY_EXISTS: a campaign has this name. NOT_FOUND: no such pool. INVALID_ARGUMENT: any part of the spec (the
-    message names it). FAILED_PRECONDITION: the pool is empty.
+    message names it), an evaluation pool of another dimension included. FAILED_PRECONDITION: the pool is empty; with
+    the `dataset` oracle, one item of each pool is looked at, and has no label in metadata_field that the classes allow.
     """
     GetCampaign: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetCampaignRequest, _scheduler_pb2.GetCampaignResponse]  # type: ignore[assignment]
     """NOT_FOUND: no such campaign."""
@@ -142,7 +144,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_scheduler_pb2.CreateCampaignResponse, _abc.Awaitable[_scheduler_pb2.CreateCampaignResponse]]:
         """Begin a campaign. Its pool, and its evaluation pool if it names one, must exist.
         ALREADY_EXISTS: a campaign has this name. NOT_FOUND: no such pool. INVALID_ARGUMENT: any part of the spec (the
-        message names it). FAILED_PRECONDITION: the pool is empty.
+        message names it), an evaluation pool of another dimension included. FAILED_PRECONDITION: the pool is empty; with
+        the `dataset` oracle, one item of each pool is looked at, and has no label in metadata_field that the classes allow.
         """
 
     @_abc_1.abstractmethod

@@ -16,6 +16,8 @@ from sealpool.errors import FailedPrecondition
 from sealpool.matrix import from_matrix, to_matrix
 from sealpool.v1 import common_pb2 as common
 from sealpool.v1 import index_pb2 as pb
+from tests.integration.index_server.conftest import start
+from tests.support.metrics_pages import documented, sampled
 
 DIMENSION = 8
 IDS = [f"i{number}" for number in range(150)]
@@ -456,6 +458,19 @@ def test_metrics_show_pools_and_campaigns(server):
         'sealpool_index_server_pool_items{pool="p"} 150.0',
         'sealpool_index_server_candidate_pool_items{campaign="c",pool="p"} 5.0',
         'sealpool_index_server_candidates_added_total{campaign="c",pool="p"} 5.0',
-        'sealpool_index_server_gpu_memory_bytes{device="cuda:0"} 0.0',
+        'sealpool_index_server_pools{state="ready"} 1.0',
+        'sealpool_index_server_pools{state="failed"} 0.0',
     ):
         assert line in text
+
+
+def test_every_documented_metric_is_on_the_page_of_a_server_with_a_campaign(tmp_path):
+    server = start(tmp_path, metrics_listen="127.0.0.1:0")
+    try:
+        make(server.stub, device="cpu")
+        expand(server.stub, ["i0"])
+        missing = documented("index_server") - sampled(server.running.metrics_address)
+    finally:
+        server.stop()
+    # No engine is on a GPU here, so there is none to tell of.
+    assert missing == {"sealpool_index_server_gpu_memory_bytes"}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
 import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
@@ -34,7 +35,8 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def make_encoders(**changes: int) -> Encoders:
-    return Encoders(torch.device("cpu"), **({"keep": 2, "batch_tokens": 64, "allow_download": False} | changes))
+    options = {"keep": 2, "batch_tokens": 64, "allow_download": False} | changes
+    return Encoders(torch.device("cpu"), **options, log=structlog.wrap_logger(structlog.ReturnLogger()))
 
 
 def by_hand(folder: str, text: str, options: EmbedOptions) -> np.ndarray:

@@ -257,9 +257,32 @@ def test_too_many_ids_are_refused_and_the_setting_named(serve: Serve, index: Fak
             call()
 
 
-def test_an_encoder_that_cannot_be_loaded_is_named(client: LearnerClient) -> None:
-    with pytest.raises(FailedPrecondition, match="'no-such/encoder' cannot be loaded"):
-        list(client.embed(["a"], encoder="no-such/encoder"))
+@pytest.mark.parametrize("name", ["./nonexistent", "~/nonexistent", "/nonexistent", "models/some/nonexistent", "../x"])
+def test_a_directory_that_is_not_there_is_named(client: LearnerClient, name: str) -> None:
+    with pytest.raises(FailedPrecondition) as caught:
+        list(client.embed(["a"], encoder=name))
+    assert caught.value.message == f"encoder: no such directory on the learner's machine: {name}"
+    assert caught.value.field == "header.encoder"
+
+
+@pytest.mark.parametrize("name", ["nonexistent", "no-such/encoder", "no encoder at all!"])
+def test_an_encoder_that_is_not_in_the_cache_is_named_and_what_to_do(client: LearnerClient, name: str) -> None:
+    with pytest.raises(FailedPrecondition) as caught:
+        list(client.embed(["a"], encoder=name))
+    advice = "give a directory, or start the learner with --allow-download"
+    assert caught.value.message == f"encoder {name!r} is not in the learner's cache; {advice}"
+    assert caught.value.field == "header.encoder"
+
+
+def test_a_directory_without_an_encoder_is_told_from_one_that_is_not_there(
+    client: LearnerClient, tmp_path: Path
+) -> None:
+    with pytest.raises(FailedPrecondition, match="no readable model and tokenizer in the directory") as caught:
+        list(client.embed(["a"], encoder=str(tmp_path)))
+    assert "http" not in caught.value.message
+
+
+def test_an_encoder_that_is_not_named_is_asked_for(client: LearnerClient) -> None:
     with pytest.raises(SealpoolError) as caught:
         list(client.embed(["a"], encoder=""))
     assert (type(caught.value), caught.value.field) == (InvalidArgument, "header.encoder")

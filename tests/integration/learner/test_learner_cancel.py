@@ -11,6 +11,7 @@ from learner.app import build_servicer
 from learner.settings import LearnerSettings
 from sealpool.batches import to_labelled_batches
 from sealpool.client import LearnerClient
+from sealpool.runtime.logs import make_logger
 from sealpool.v1 import learner_pb2, learner_pb2_grpc
 from tests.support.fake_index import FakeIndex
 from tests.support.learner_requests import labelled, train, train_header
@@ -44,7 +45,8 @@ def test_a_training_whose_caller_left_stops_and_writes_nothing(
 
 def test_sizes_are_read_when_they_are_scraped(index: FakeIndex, tmp_path, serve: Callable[..., LearnerClient]) -> None:
     registry = CollectorRegistry()
-    build_servicer(LearnerSettings(data_dir=tmp_path, device="cpu"), index, registry=registry)
+    settings = LearnerSettings(data_dir=tmp_path, device="cpu")
+    build_servicer(settings, index, registry=registry, log=make_logger(settings, "learner"))
     names = {family.name for family in registry.collect()}
     assert names == {
         "sealpool_learner_phase_seconds",

@@ -25,6 +25,10 @@ def spec(**changes: Any) -> pb.CreateCampaignRequest:
     return pb.CreateCampaignRequest(spec=make_spec(**{"name": "new", **changes}))
 
 
+def truth(field: str) -> pb.OracleSpec:
+    return pb.OracleSpec(name="dataset", metadata_field=field)
+
+
 def lease(**changes: Any) -> pb.LeaseTasksRequest:
     return pb.LeaseTasksRequest(**{"campaign": "c", "annotator": "x", "max_tasks": 1, **changes})
 
@@ -43,6 +47,15 @@ CASES: list[tuple[str, Any, grpc.StatusCode, str]] = [
     ("CreateCampaign", spec(pool="nowhere"), MISSING, "spec.pool"),
     ("CreateCampaign", spec(evaluation_pool="nowhere"), MISSING, "spec.evaluation_pool"),
     ("CreateCampaign", spec(pool="empty"), PRECONDITION, "spec.pool"),
+    ("CreateCampaign", spec(evaluation_pool="wide"), INVALID, "spec.evaluation_pool"),
+    ("CreateCampaign", spec(oracle=truth("truth")), PRECONDITION, "spec.oracle.metadata_field"),
+    ("CreateCampaign", spec(oracle=truth(""), classes=["x", "y"]), PRECONDITION, "spec.oracle.metadata_field"),
+    (
+        "CreateCampaign",
+        spec(oracle=truth(""), evaluation_pool="unlabelled"),
+        PRECONDITION,
+        "spec.oracle.metadata_field",
+    ),
     ("CreateCampaign", spec(name="c"), grpc.StatusCode.ALREADY_EXISTS, "campaign"),
     (
         "CreateCampaign",
@@ -104,6 +117,9 @@ def crowded(make_world: Callable[..., World]) -> World:
     """A world with a campaign in every state."""
     world = make_world(max_lease_tasks=10, max_labels=40)
     world.index.pools["empty"] = {}
+    world.index.add_pool("wide", 3)
+    world.index.dimensions["wide"] = 5
+    world.index.add_pool("unlabelled", 3, field="other")
     for name in ("c", "paused", "archived"):
         world.client.create_campaign(make_spec(name=name))
         world.client.run_round(name)

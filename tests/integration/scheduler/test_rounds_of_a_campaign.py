@@ -263,11 +263,11 @@ def test_labels_given_while_the_data_set_oracle_is_asked_stand_and_its_own_keep_
 
 
 def test_metadata_without_a_label_fails_the_round_until_it_is_mended(world: World) -> None:
+    world.client.create_campaign(make_spec(oracle=DATASET))
     pool = world.index.pools["pool"]
     truth = dict(pool)
     for item in pool:
         pool[item] = Payload(metadata={"other": "a"})
-    world.client.create_campaign(make_spec(oracle=DATASET))
     with pytest.raises(FailedPrecondition, match="metadata field 'labels' of item 'i"):
         world.client.run_round("c")
     assert world.labels() == []
@@ -412,3 +412,18 @@ def test_stopping_ends_a_running_round_at_its_next_phase(world: World) -> None:
     assert world.client.get_campaign("c").last_round.state == scheduler_pb2.ROUND_STATE_EVALUATING
     world.restart()
     assert world.client.run_round("c").round.number in (1, 2)
+
+
+def test_a_batch_that_outstanding_tasks_cut_is_told_and_the_round_trains_all_the_same(world: World) -> None:
+    world.client.create_campaign(make_spec(budget=12, batch_size=10))
+    world.client.run_round("c")
+    world.label(count=2)
+    assert world.client.run_round("c").round.picks == 6
+    assert '"batch": 6, "labels": 2, "outstanding": 4, "budget": 12' in world.log.getvalue()
+    world.label(count=1)
+    last = world.client.run_round("c").round
+    assert (last.labels, last.picks, last.error) == (3, 0, "")
+    campaign = world.client.get_campaign("c")
+    assert campaign.labels + campaign.open_tasks + campaign.leased_tasks == campaign.spec.budget
+    with pytest.raises(FailedPrecondition, match=r"; 9 tasks are handed out .* 3 labels they take up the budget of 12"):
+        world.client.run_round("c")

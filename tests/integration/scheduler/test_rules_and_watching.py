@@ -20,6 +20,7 @@ from sealpool.client import SchedulerClient
 from sealpool.errors import NotFound, ResourceExhausted, Unavailable
 from sealpool.runtime.logs import make_logger
 from sealpool.v1 import scheduler_pb2 as pb
+from tests.support.metrics_pages import documented, sampled
 from tests.unit.scheduler.world import DATASET, World, make_spec
 
 
@@ -269,6 +270,14 @@ def test_stopping_ends_watches_with_unavailable(world: World) -> None:
     world.scheduler.drain()
     with pytest.raises(Unavailable, match="stopping"):
         next(events)
+
+
+def test_every_documented_metric_is_on_the_page_of_a_scheduler_with_rounds(make_world: Callable[..., World]) -> None:
+    world = make_world(metrics_listen="127.0.0.1:0")
+    world.client.create_campaign(make_spec(oracle=DATASET, evaluation_pool="held-out"))
+    world.client.run_round("c")
+    world.client.run_round("c")
+    assert documented("scheduler") - sampled(world.server.metrics_address) == set()
 
 
 def test_metrics_tell_of_every_campaign_that_is_not_archived(world: World) -> None:

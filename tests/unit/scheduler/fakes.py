@@ -68,6 +68,8 @@ class FakeIndex:
 
     def __init__(self) -> None:
         self.pools: dict[str, dict[ItemId, Payload]] = {}
+        self.dimensions: dict[str, int] = {}
+        """Of pools that differ from the others' 4."""
         self.dropped: list[tuple[str, str]] = []
         self.troubles = Troubles()
 
@@ -81,7 +83,11 @@ class FakeIndex:
 
     def get_pool(self, name: str) -> index_pb2.Pool:
         self.troubles.meet("get_pool")
-        return index_pb2.Pool(spec=index_pb2.PoolSpec(name=name), version=7, size=len(self._pool(name)))
+        return index_pb2.Pool(
+            spec=index_pb2.PoolSpec(name=name, dimension=self.dimensions.get(name, 4)),
+            version=7,
+            size=len(self._pool(name)),
+        )
 
     def get_items(
         self,

@@ -46,6 +46,22 @@ def test_held_out_labels_are_all_of_the_evaluation_pool() -> None:
     assert set(labels.values()) == {(0,), (1,)}
 
 
+def test_a_wrong_field_shows_in_one_item_of_each_pool() -> None:
+    index = FakeIndex()
+    index.add_pool("pool", 4)
+    index.add_pool("held-out", 4, field="other")
+    oracle = DatasetOracle(index)
+    oracle.check(make_spec())
+    index.pools["empty"] = {}
+    oracle.check(make_spec(evaluation_pool="empty"))
+    with pytest.raises(
+        FailedPrecondition, match=r"pool 'held-out'.*'labels' of item 'held-out-00\d' is missing"
+    ) as caught:
+        oracle.check(make_spec(evaluation_pool="held-out"))
+    assert caught.value.field == "spec.oracle.metadata_field"
+    assert index.troubles.calls.count("get_items") == 4
+
+
 def test_an_index_server_that_is_away_is_no_wrong_label() -> None:
     index = FakeIndex()
     index.add_pool("pool", 1)

@@ -72,7 +72,13 @@ def test_the_next_round_follows_from_the_facts(changes: dict[str, Any], kind: Ro
     ("changes", "message"),
     [
         ({"arrived": 0}, "no label has arrived"),
-        ({"arrived": 0, "outstanding": 5}, "no label has arrived"),
+        ({"arrived": 0, "outstanding": 5}, "no label has arrived since the last round$"),
+        (
+            {"arrived": 0, "outstanding": 14},
+            "no label has arrived since the last round; 14 tasks are handed out and not labelled: "
+            "with the 6 labels they take up the budget of 20; label them",
+        ),
+        ({"arrived": 0, "outstanding": 11}, "they take all but 3 of the budget of 20"),
         ({"arrived": 0, "oracle_is_automatic": True}, "no label has arrived"),
         ({"why_untrainable": "one class"}, "cannot train a model: one class"),
         ({"why_untrainable": "one class", "labelled": 20, "oracle_is_automatic": True}, "cannot train a model"),

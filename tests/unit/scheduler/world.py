@@ -43,10 +43,9 @@ class World:
         self.clock = FakeClock()
         self.settings = SchedulerSettings(
             listen="127.0.0.1:0",
-            metrics_listen="",
             data_dir=data_dir,
             log_level="debug",
-            **{"retry_for_s": 0, "resume_every_s": 3600, "grace_s": 1, **settings},
+            **{"metrics_listen": "", "retry_for_s": 0, "resume_every_s": 3600, "grace_s": 1, **settings},
         )
         self.log = io.StringIO()
         self._start()
