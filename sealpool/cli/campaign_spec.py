@@ -78,6 +78,35 @@ def classes_in_metadata(index: IndexClient, pool: str, field: str) -> tuple[list
     return sorted(found), most
 
 
+_OPTIONS = {
+    "name": "CAMPAIGN",
+    "classes": "--class",
+    "batch_size": "--batch",
+    "expand_from_classes": "--expand-from",
+    "lease_seconds": "--lease",
+    "model.name": "--model",
+    "strategy.name": "--strategy",
+    "policy.name": "--policy",
+    "oracle.name": "--oracle",
+    "rule.interval_seconds": "--interval",
+    **dict.fromkeys(("pool", "task", "budget", "seed", "seed_size", "exploration", "fill", "evaluation_pool"), ""),
+    **dict.fromkeys(("model.l2", "model.max_iterations", "model.class_weight", "policy.k", "rule.cron"), ""),
+    **dict.fromkeys(("strategy.base", "strategy.beta", "strategy.density_over", "strategy.positive_class"), ""),
+    **dict.fromkeys(("rule.after_labels", "oracle.metadata_field"), ""),
+}
+"""Fields of the spec whose option has another name, and ("") those whose option has theirs."""
+
+
+def in_options(error: InvalidArgument) -> InvalidArgument:
+    """Return the error with the option's name in place of the spec's field, where there is one."""
+    where, colon, problem = error.message.partition(": ")
+    name = where.removeprefix("spec.")
+    if not colon or name == where or name not in _OPTIONS:
+        return error
+    option = _OPTIONS[name] or "--" + name.rpartition(".")[2].replace("_", "-")
+    return InvalidArgument(option, problem.replace("seed_size", "--seed-size"))
+
+
 def _labels(value: object, item_id: str, field: str) -> list[str]:
     labels = [value] if isinstance(value, str) else value
     if not isinstance(labels, Iterable) or not all(isinstance(label, str) for label in labels):

@@ -20,13 +20,17 @@ _ROUND_COLUMNS = [
 ]
 
 
-def rounds_table(rounds: Sequence[scheduler_pb2.Round]) -> Table:
-    """Return one line a round; how it stands is said only where one has not finished."""
+def rounds_views(rounds: Sequence[scheduler_pb2.Round]) -> list[Table | str]:
+    """Return a table with one line a round, and under it why a round failed.
+
+    How a round stands is said only where one has not finished.
+    """
     rows = [_round_row(one) for one in rounds]
     if all(one.state == scheduler_pb2.ROUND_STATE_FINISHED for one in rounds):
-        return table("", _ROUND_COLUMNS, rows)
-    states = [str(plain(one)["state"]) + (f": {one.error}" if one.error else "") for one in rounds]
-    return table("", [*_ROUND_COLUMNS, "state"], [[*row, state] for row, state in zip(rows, states, strict=True)])
+        return [table("", _ROUND_COLUMNS, rows)]
+    states = [str(plain(one)["state"]) for one in rounds]
+    told = table("", [*_ROUND_COLUMNS, "state"], [[*row, state] for row, state in zip(rows, states, strict=True)])
+    return [told, *(f"round {one.number}: {one.error}" for one in rounds if one.error)]
 
 
 def _round_row(one: scheduler_pb2.Round) -> list[str]:

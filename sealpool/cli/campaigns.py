@@ -13,19 +13,22 @@ from sealpool.cli.campaign_spec import (
     Oracle,
     Task,
     classes_in_metadata,
+    in_options,
     resolve_task,
     task_kind,
 )
-from sealpool.cli.campaign_views import campaign_facts, campaigns_table, event_line, rounds_table
+from sealpool.cli.campaign_views import campaign_facts, campaigns_table, event_line, rounds_views
 from sealpool.cli.options import INDEX, SCHEDULER, AsJson, Index, Scheduler, index_client, scheduler_client
 from sealpool.cli.output import answer_json, count, note, plain, say
 from sealpool.cli.rounds import run_rounds
+from sealpool.errors import InvalidArgument
 from sealpool.v1 import common_pb2, scheduler_pb2
 
 app = typer.Typer(help="Campaigns: one labelling effort on one pool, in rounds.", no_args_is_help=True)
 
 CampaignName = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Name of the campaign.", show_default=False)]
 
+_SEED_SIZE = 100
 _CLASSES, _MODEL, _PICKING, _ROUNDS, _LABELS = "Classes", "Model", "What is picked", "Rounds", "Who labels"
 
 
@@ -138,19 +141,22 @@ def create(
             help="What fills a batch when candidates run short: random items, or nothing.", rich_help_panel=_PICKING
         ),
     ] = Fill.RANDOM,
-    batch: Annotated[int, typer.Option(min=1, max=100_000, help="Items a round.", rich_help_panel=_ROUNDS)] = 100,
+    batch: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Items a round; no more than the budget.", rich_help_panel=_ROUNDS)
+    ] = 100,
     budget: Annotated[
         int,
         typer.Option(min=1, help="Labels in all, seed set included.", rich_help_panel=_ROUNDS, show_default=False),
     ],
     seed_size: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=0,
-            help="Items drawn at random for the first round. 0: you submit the first labels yourself.",
+            help="Items drawn at random for the first round. 0: you submit the first labels yourself. Default: 100, "
+            "or the budget where that is less.",
             rich_help_panel=_ROUNDS,
         ),
-    ] = 100,
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Of every random choice: same seed, same picks.", rich_help_panel=_ROUNDS)
     ] = 0,
@@ -205,6 +211,8 @@ def create(
         with index_client(index) as items:
             classes, most_labels = classes_in_metadata(items, pool, classes_from_metadata)
     names = classes or []
+    batch = min(batch, budget)
+    seed_size = min(_SEED_SIZE, budget) if seed_size is None else seed_size
     spec = scheduler_pb2.CampaignSpec(
         name=name,
         pool=pool,
@@ -237,12 +245,17 @@ def create(
         lease_seconds=lease,
     )
     with scheduler_client(scheduler) as client:
-        campaign = client.create_campaign(spec)
+        try:
+            campaign = client.create_campaign(spec)
+        except InvalidArgument as error:
+            raise in_options(error) from error
     if as_json:
         answer_json(plain(campaign))
     else:
         sizes = f"{count(budget)} labels in batches of {count(batch)}"
         say(f"campaign {name} on {pool}: {count(len(names))} classes, {sizes}")
+        if seed_size >= budget:
+            note("the seed set takes the whole budget: no model will pick an item; see --budget and --seed-size")
 
 
 @app.command()
@@ -251,7 +264,10 @@ def run(
     *,
     rounds: Annotated[
         int | None,
-        typer.Option(min=1, help="How many rounds. Default: until the campaign is done, or its tasks wait for labels."),
+        typer.Option(
+            min=1,
+            help="At most so many; fewer where the campaign is done, or its tasks wait for labels. Default: no limit.",
+        ),
     ] = None,
     scheduler: Scheduler = SCHEDULER,
     as_json: AsJson = False,
@@ -269,7 +285,7 @@ def run(
         answer_json({"campaign": plain(campaign), "rounds": [plain(one) for one in finished]})
         return
     if finished:
-        say(rounds_table(finished))
+        say(*rounds_views(finished))
     say(campaign_facts(campaign))
 
 
@@ -284,7 +300,7 @@ def show(name: CampaignName, *, scheduler: Scheduler = SCHEDULER, as_json: AsJso
         return
     say(campaign_facts(campaign))
     if rounds:
-        say(rounds_table(rounds))
+        say(*rounds_views(rounds))
 
 
 @app.command("list")
@@ -368,7 +384,7 @@ def export(
     scheduler: Scheduler = SCHEDULER,
     as_json: AsJson = False,
 ) -> None:
-    """Write the labels: item, classes, who labelled, when.
+    """Write the labels: id, labels (the classes), who labelled, when. `labels submit --file` reads such a file.
 
     Example: `sealpool campaign export spam -o labels.csv`
     """

@@ -1,6 +1,5 @@
 """`sealpool demo`."""
 
-import fcntl
 import os
 import shutil
 import time
@@ -17,11 +16,11 @@ from sealpool.cli.demo_report import Report, settings_of
 from sealpool.cli.demo_run import DemoPlan, campaign_spec, figures_of, plan_demo, run_campaign, upload
 from sealpool.cli.options import AsJson, need
 from sealpool.cli.output import PROGRESS, answer_json, note, say
-from sealpool.cli.processes import EXTRAS, Services, last_error, plan_services
+from sealpool.cli.processes import EXTRAS, Services, hold_folder, last_error, plan_services
 from sealpool.cli.progress import counted_progress
 from sealpool.cli.rounds import remark_on
 from sealpool.client import ClientOptions, IndexClient, LearnerClient, SchedulerClient
-from sealpool.errors import FailedPrecondition, SealpoolError
+from sealpool.errors import SealpoolError
 from sealpool.v1 import scheduler_pb2
 
 _STOP_WITHIN_S = 10.0
@@ -55,7 +54,11 @@ def demo(
     rounds: Annotated[int, typer.Option(min=2, max=1000, help="Rounds after the seed set.")] = 10,
     batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Labels a round, and in the seed set. Default: two a class, at least 20."),
+        typer.Option(
+            min=1,
+            help="Labels a round, and in the seed set. Default: two a class, at least 20, and at most "
+            "so many that the budget stays within half of the pool.",
+        ),
     ] = None,
     k: Annotated[
         int | None,
@@ -114,12 +117,7 @@ def _encoder(embedder: str | None) -> str:
 @contextmanager
 def _own(directory: Path) -> Iterator[None]:
     """Hold the folder for this run alone, and remove what an earlier one left."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FailedPrecondition(f"another demo runs in {directory}; give --directory") from error
+    with hold_folder(directory, f"another demo runs in {directory}; give --directory"):
         for name in _OF_A_RUN:
             left = directory / name
             if left.is_dir():
@@ -181,7 +179,7 @@ def _campaigns(
             bar = progress.add_task(title, total=spec.budget, remark="")
 
             def show(one: scheduler_pb2.Round, labels: int) -> None:
-                progress.update(bar, completed=labels, remark=remark_on(one))
+                progress.update(bar, completed=labels, remark=remark_on(one, spec.budget))
 
             return run_campaign(scheduler, spec, on_round=show)
 

@@ -3,13 +3,16 @@
 import csv
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TextIO
 
 from sealpool.cli.output import plain
 from sealpool.v1 import scheduler_pb2
+
+_NAMES = {"item_id": "id", "classes": "labels"}
+"""What `pool ingest` and `labels submit --file` read, where the contract has another name."""
 
 
 class Kind(StrEnum):
@@ -39,15 +42,22 @@ def write_labels(labels: Iterable[scheduler_pb2.Label], output: Path | None, kin
 
 def _write(labels: Iterable[scheduler_pb2.Label], file: TextIO, kind: Kind) -> int:
     written = 0
-    columns = [field.name for field in scheduler_pb2.Label.DESCRIPTOR.fields]
+    columns = [_NAMES.get(field.name, field.name) for field in scheduler_pb2.Label.DESCRIPTOR.fields]
     table = csv.DictWriter(file, columns) if kind is Kind.CSV else None
     if table is not None:
         table.writeheader()
     for label in labels:
         written += 1
-        row = plain(label)
+        row = {_NAMES.get(name, name): value for name, value in plain(label).items()}
         if table is not None:
-            table.writerow({**row, "classes": json.dumps(row["classes"], ensure_ascii=False)})
+            table.writerow({**row, "labels": _cell(label.classes)})
         else:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return written
+
+
+def _cell(classes: Sequence[str]) -> str:
+    """Return one class as it is, none or several as a JSON list; so does one that would be read as such a list."""
+    if len(classes) == 1 and not classes[0].startswith("["):
+        return classes[0]
+    return json.dumps(list(classes), ensure_ascii=False)

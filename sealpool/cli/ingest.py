@@ -1,16 +1,20 @@
 """Items from a file into a pool, in atomic batches of bounded size."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from sealpool.cli.records import Chunk, Record, bad_row, check_rows, read_chunks
+from sealpool.cli.ingest_survey import Survey, check_vector_column, survey
+from sealpool.cli.output import note
+from sealpool.cli.records import Record, bad_row, check_rows, read_chunks
 from sealpool.client import IndexClient, LearnerClient
-from sealpool.errors import AlreadyExists, InvalidArgument, NotFound
+from sealpool.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from sealpool.types import ItemId, Items, Payload, Vectors
 from sealpool.v1 import index_pb2
+from sealpool.validation import check_name
 
 MAX_BATCH_BYTES = 256 << 20
 """Vectors of one batch held in memory at most; a batch is cut short where its items are larger."""
@@ -23,6 +27,7 @@ class IngestTotals:
     items: int = 0
     inserted: int = 0
     replaced: int = 0
+    skipped: int = 0
     batches: int = 0
     pool_version: int = 0
     created: bool = False
@@ -42,6 +47,10 @@ class Ingest:
         The pool to make if it does not exist; its dimension is that of the first vector. None: it must exist.
     batch_items
         Items in one atomic upsert.
+    skip_existing
+        Leave out rows whose id the pool has already.
+    wait_s
+        How long to wait for an index server that goes away on the way.
     on_progress
         Told the share of the file that was read, and the items that have vectors, after each chunk.
     """
@@ -53,10 +62,46 @@ class Ingest:
     vectors: Path | None = None
     embed: Callable[[Sequence[str]], Iterator[Vectors]] | None = None
     create: index_pb2.PoolSpec | None = None
+    skip_existing: bool = False
+    wait_s: float = 30.0
     on_progress: Callable[[float, int], None] = lambda _share, _items: None
+    totals: IngestTotals = field(default_factory=IngestTotals)
 
-    def run(self) -> IngestTotals:
-        """Upload everything.
+    def check(self) -> Survey:
+        """Find what can be found wrong before anything is embedded or uploaded.
+
+        Raises
+        ------
+        InvalidArgument
+            A bad row (the message has file, line and field), an id that comes twice, no vectors, or vectors of another
+            dimension than the pool's.
+        FailedPrecondition
+            The pool does not exist and `create` is None.
+        """
+        check_name("POOL", self.pool)
+        dimension = self._dimension()
+
+        def in_pool(ids: Sequence[str]) -> Sequence[str]:
+            if not self.skip_existing or dimension is None:
+                return ()
+            return self.index.get_items(self.pool, ids, vectors=False, allow_missing=True).ids
+
+        found = survey(self.path, texts=self.embed is not None, in_pool=in_pool)
+        if self.vectors is not None:
+            beside = self._open_vectors(self.vectors)
+            if found.rows != len(beside):
+                problem = f"has {len(beside):,} rows for {found.rows:,} items in {self.path.name}"
+                raise InvalidArgument(self.vectors.name, problem)
+            if dimension is not None and beside.shape[1] != dimension:
+                raise InvalidArgument(
+                    self.vectors.name, f"has dimension {beside.shape[1]}; the pool {self.pool} has {dimension}"
+                )
+        elif self.embed is None:
+            check_vector_column(self.path, dimension)
+        return found
+
+    def run(self, found: Survey) -> IngestTotals:
+        """Upload everything but what `found` leaves out; `totals` grows with it.
 
         A batch is applied as a whole or not at all; those before it stay. Running it again is harmless: items that
         are there already are replaced by themselves.
@@ -64,20 +109,24 @@ class Ingest:
         Raises
         ------
         InvalidArgument
-            A bad row (the message has file, line and field), or no vectors.
-        NotFound
-            The pool does not exist and `create` is None.
+            A bad row; the message has file, line and field.
+        Unavailable
+            A service was away for longer than `wait_s`.
         """
-        totals = IngestTotals()
-        if self.create is None:
-            self.index.get_pool(self.pool)
-        for records, vectors in self._batches():
-            if not totals.batches:
-                totals.created = self._make_pool(vectors.shape[1])
-            self._upload(records, vectors, totals)
-        if not totals.batches:
-            raise InvalidArgument(self.path.name, "holds no items")
-        return totals
+        self.totals.skipped = len(found.skipped)
+        for records, vectors in self._batches(found):
+            if not self.totals.batches:
+                self.totals.created = self._make_pool(vectors.shape[1])
+            self._upload(records, vectors)
+        return self.totals
+
+    def _dimension(self) -> int | None:
+        try:
+            return self.index.get_pool(self.pool).spec.dimension
+        except NotFound as error:
+            if self.create is None:
+                raise FailedPrecondition(f"{error.message}; --create makes it") from error
+            return None
 
     def _make_pool(self, dimension: int) -> bool:
         if self.create is None:
@@ -91,15 +140,15 @@ class Ingest:
             return False
         return True
 
-    def _upload(self, records: Sequence[Record], vectors: Vectors, totals: IngestTotals) -> None:
-        _check_repeats(self.path, records)
+    def _upload(self, records: Sequence[Record], vectors: Vectors) -> None:
+        totals = self.totals
         items = Items(
             ids=[ItemId(record.id) for record in records],
             vectors=vectors,
             payloads=[Payload(text=record.text, uri=record.uri, metadata=record.metadata) for record in records],
         )
         try:
-            answer = self.index.upsert(self.pool, items)
+            answer = self._patiently(lambda: self.index.upsert(self.pool, items))
         except (InvalidArgument, NotFound) as error:
             span = f"{self.path.name}, lines {records[0].line} to {records[-1].line}"
             raise InvalidArgument(span, error.message) from error
@@ -109,11 +158,26 @@ class Ingest:
         totals.pool_version = answer.pool_version
         totals.batches += 1
 
-    def _batches(self) -> Iterator[tuple[list[Record], Vectors]]:
+    def _patiently(self, upload: Callable[[], index_pb2.UpsertResponse]) -> index_pb2.UpsertResponse:
+        """Upload again while the index server is away: the same items once more change nothing."""
+        deadline = time.monotonic() + self.wait_s
+        told = False
+        while True:
+            try:
+                return upload()
+            except Unavailable:
+                if time.monotonic() >= deadline:
+                    raise
+                if not told:
+                    note(f"the index server is away; waiting for it, up to {self.wait_s:.0f} s")
+                told = True
+                time.sleep(min(0.2, self.wait_s))
+
+    def _batches(self, found: Survey) -> Iterator[tuple[list[Record], Vectors]]:
         records: list[Record] = []
         parts: list[Vectors] = []
         held_bytes = 0
-        for chunk, vectors in self._with_vectors():
+        for chunk, vectors in self._with_vectors(found):
             if records and (len(records) + len(vectors) > self.batch_items or held_bytes > MAX_BATCH_BYTES):
                 yield records, np.concatenate(parts)
                 records, parts, held_bytes = [], [], 0
@@ -123,33 +187,32 @@ class Ingest:
         if records:
             yield records, np.concatenate(parts)
 
-    def _with_vectors(self) -> Iterator[tuple[Sequence[Record], Vectors]]:
+    def _with_vectors(self, found: Survey) -> Iterator[tuple[Sequence[Record], Vectors]]:
         beside = None if self.vectors is None else self._open_vectors(self.vectors)
         done = 0
-        for chunk in read_chunks(self.path, chunk_rows=min(1_000, self.batch_items)):
-            if beside is not None:
-                vectors = np.asarray(beside[done : done + len(chunk.records)], np.float32)
-                check_rows(self.path, chunk.records, vectors, dimension=beside.shape[1])
-            elif self.embed is not None:
-                vectors = self._embedded(chunk, done)
-            elif chunk.vectors is not None:
-                vectors = chunk.vectors
-            else:
-                raise bad_row(
-                    self.path, chunk.records[0].line, "vector", "is missing; give --vectors FILE.npy or --embedder NAME"
-                )
+        own = beside is None and self.embed is None
+        for chunk in read_chunks(self.path, chunk_rows=min(1_000, self.batch_items), vectors=own):
+            rows = [row for row, record in enumerate(chunk.records) if record.id not in found.skipped]
+            records = [chunk.records[row] for row in rows]
+            if records:
+                if beside is not None:
+                    vectors = np.asarray(beside[done : done + len(chunk.records)], np.float32)[rows]
+                    check_rows(self.path, records, vectors, dimension=beside.shape[1])
+                elif self.embed is not None:
+                    vectors = self._embedded(records, done)
+                elif chunk.vectors is not None:
+                    vectors = chunk.vectors[rows]
+                else:
+                    raise bad_row(self.path, records[0].line, "vector", "is missing")
+                yield records, vectors
             done += len(chunk.records)
             self.on_progress(chunk.share_read, done)
-            yield chunk.records, vectors
 
-    def _embedded(self, chunk: Chunk, done: int) -> Vectors:
+    def _embedded(self, records: Sequence[Record], done: int) -> Vectors:
         if self.embed is None:
             raise AssertionError("no embedder")
-        for record in chunk.records:
-            if not record.text.strip():
-                raise bad_row(self.path, record.line, "text", "is empty: there is nothing to embed")
         parts: list[Vectors] = []
-        for vectors in self.embed([record.text for record in chunk.records]):
+        for vectors in self.embed([record.text for record in records]):
             parts.append(vectors)
             done += len(vectors)
             self.on_progress(-1.0, done)
@@ -162,21 +225,9 @@ class Ingest:
             raise InvalidArgument(file.name, f"is not a .npy file: {error}") from error
         if vectors.ndim != 2:
             raise InvalidArgument(file.name, f"has {vectors.ndim} axes, not 2")
-        # Read once before anything is uploaded: a row too few or too many would shift what follows in silence.
-        rows = sum(len(chunk.records) for chunk in read_chunks(self.path))
-        if rows != len(vectors):
-            raise InvalidArgument(file.name, f"has {len(vectors):,} rows for {rows:,} items in {self.path.name}")
         return vectors
 
 
 def embedder(learner: LearnerClient, encoder: str, *, pooling: str) -> Callable[[Sequence[str]], Iterator[Vectors]]:
     """Return what turns texts into vectors through the learner."""
     return lambda texts: learner.embed(texts, encoder=encoder, pooling=pooling)
-
-
-def _check_repeats(path: Path, records: Sequence[Record]) -> None:
-    seen: dict[str, int] = {}
-    for record in records:
-        before = seen.setdefault(record.id, record.line)
-        if before != record.line:
-            raise bad_row(path, record.line, "id", f"{record.id!r} is on line {before} already")

@@ -1,14 +1,15 @@
 """`sealpool tasks …` and `sealpool labels …`."""
 
-import os
+import getpass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sealpool.cli.options import SCHEDULER, AsJson, Scheduler, scheduler_client
-from sealpool.cli.output import answer_json, count, note, plain, quality, say, table
-from sealpool.cli.records import bad_row, read_chunks
+from sealpool.cli.output import answer_json, count, note, plain, quality, say, shorten, table
+from sealpool.cli.records import bad_row, missing, read_chunks
 from sealpool.v1 import scheduler_pb2
 
 tasks_app = typer.Typer(help="Tasks: items that wait for a label.", no_args_is_help=True)
@@ -43,18 +44,33 @@ def next_(
     """
     with scheduler_client(scheduler) as client:
         answer = client.lease_tasks(campaign, annotator=_who(annotator), max_tasks=number, lease_s=lease)
-    if as_json:
+        about = None if as_json else client.get_campaign(campaign)
+    if about is None:
         answer_json(plain(answer))
         return
     if not answer.tasks:
-        note("no task is open")
+        note(_why_none(about))
         return
     say(table("", ["item", ">round", ">score", "why", "text"], [_task_row(task) for task in answer.tasks]))
+    say(f"classes: {', '.join(about.spec.classes)}")
     say(f"label them with: sealpool labels submit {campaign} ITEM=CLASS …   ({count(answer.open_tasks)} more are open)")
 
 
+def _why_none(campaign: scheduler_pb2.Campaign) -> str:
+    if not campaign.leased_tasks:
+        return "no task is open"
+    words = "is with an annotator, and opens" if campaign.leased_tasks == 1 else "are with annotators, and open"
+    return f"no task is open; {count(campaign.leased_tasks)} {words} again when the lease runs out"
+
+
 def _task_row(task: scheduler_pb2.Task) -> list[str]:
-    return [task.item_id, str(task.round), quality(task.score), str(plain(task)["origin"]), task.text or task.uri]
+    return [
+        task.item_id,
+        str(task.round),
+        quality(task.score),
+        str(plain(task)["origin"]),
+        shorten(task.text or task.uri),
+    ]
 
 
 @labels_app.command()
@@ -64,7 +80,8 @@ def submit(
         list[str] | None,
         typer.Argument(
             metavar="[ITEM=CLASS]…",
-            help="Several classes of one item: repeat it. No class at all (multi-label): ITEM=",
+            help="Several classes of one item: repeat it. No class at all (multi-label): ITEM= . Of several =, the "
+            "first that one of the campaign's classes follows parts the two, else the last.",
             show_default=False,
         ),
     ] = None,
@@ -94,10 +111,15 @@ def submit(
     """
     if bool(labels) == (file is not None):
         raise typer.BadParameter("give ITEM=CLASS … or --file FILE")
-    pairs = _from_file(file) if file is not None else _from_words(labels or [])
+    words = [_checked(word) for word in labels or []]
     total = scheduler_pb2.SubmitLabelsResponse()
-    items = list(pairs.items())
     with scheduler_client(scheduler) as client:
+        if file is not None:
+            pairs = _from_file(file)
+        else:
+            ambiguous = any(word.count("=") > 1 for word in words)
+            pairs = _from_words(words, client.get_campaign(campaign).spec.classes if ambiguous else ())
+        items = list(pairs.items())
         for start in range(0, len(items), _LABELS_A_CALL):
             some = dict(items[start : start + _LABELS_A_CALL])
             answer = client.submit_labels(campaign, some, annotator=_who(annotator), held_out=held_out)
@@ -114,16 +136,27 @@ def submit(
     )
 
 
-def _from_words(words: list[str]) -> dict[str, list[str]]:
+def _checked(word: str) -> str:
+    if "=" not in word[1:]:
+        raise typer.BadParameter(f"{word!r} is not ITEM=CLASS")
+    return word
+
+
+def _from_words(words: Sequence[str], classes_known: Sequence[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for word in words:
-        item, equals, name = word.rpartition("=")
-        if not equals or not item:
-            raise typer.BadParameter(f"{word!r} is not ITEM=CLASS")
+        item, name = _parted(word, classes_known)
         classes = found.setdefault(item, [])
         if name:
             classes.append(name)
     return found
+
+
+def _parted(word: str, classes: Sequence[str]) -> tuple[str, str]:
+    """Return item and class: an id may hold "=", and so may a class."""
+    places = [place for place, letter in enumerate(word) if letter == "=" and place > 0]
+    place = next((place for place in places if word[place + 1 :] in classes), places[-1])
+    return word[:place], word[place + 1 :]
 
 
 def _from_file(file: Path) -> dict[str, list[str]]:
@@ -131,7 +164,7 @@ def _from_file(file: Path) -> dict[str, list[str]]:
     for chunk in read_chunks(file):
         for record in chunk.records:
             if record.labels is None:
-                raise bad_row(file, record.line, "labels", "is missing")
+                raise bad_row(file, record.line, "labels", missing(file, "labels"))
             if record.id in found:
                 raise bad_row(file, record.line, "id", f"{record.id!r} is there twice")
             found[record.id] = list(record.labels)
@@ -139,4 +172,9 @@ def _from_file(file: Path) -> dict[str, list[str]]:
 
 
 def _who(annotator: str) -> str:
-    return annotator or os.environ.get("USER") or "cli"
+    if annotator:
+        return annotator
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # no variable, and a user id without a name, as in some containers
+        return "cli"

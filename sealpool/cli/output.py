@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC
@@ -23,10 +24,32 @@ PROGRESS = Console(stderr=True)
 
 _PIPE_COLUMNS = 200
 
+_UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal obeys rather than shows: C0 and C1 controls, but for the line break; marks that turn the direction
+of writing; and halves of surrogate pairs, which cannot be encoded."""
+
+
+def clean(text: str, *, lines: bool = True) -> str:
+    """Return a text that a terminal shows and does not obey; what it would obey is escaped as in Python.
+
+    Tabs and carriage returns become spaces; so do line breaks unless `lines`.
+    """
+    text = text.replace("\r\n", "\n").replace("\t", " ").replace("\r", " ")
+    return _UNSAFE.sub(_escaped, text if lines else text.replace("\n", " "))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match.group().encode("unicode_escape", "surrogatepass").decode()
+
+
+def shorten(text: str, length: int = 300) -> str:
+    """Return a text cut at `length` characters, with "…" where something is missing."""
+    return text if len(text) <= length else text[:length].rstrip() + "…"
+
 
 def fail(message: str) -> int:
     """Say in one line on stderr what went wrong; return exit code 1."""
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.stderr.write(f"error: {clean(' '.join(message.split()))}\n")
     return 1
 
 
@@ -41,12 +64,17 @@ def say(*lines: str | Table | Text) -> None:
     # A file or a pipe has no width; the 80 that rich assumes would cut tables short.
     console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_COLUMNS)
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=isinstance(line, str))
+        console.print(
+            clean(line) if isinstance(line, str) else line,
+            markup=False,
+            highlight=False,
+            soft_wrap=isinstance(line, str),
+        )
 
 
 def note(line: str) -> None:
     """Print a remark to stderr."""
-    PROGRESS.print(line, markup=False, highlight=False, soft_wrap=True)
+    PROGRESS.print(clean(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def plain(message: Message) -> dict[str, Json]:
@@ -93,24 +121,32 @@ def _finite(value: Json) -> Json:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """Return a table. A column whose name begins with ">" is aligned right."""
-    made = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
+    made = Table(title=_title(title), title_justify="left", header_style="bold")
     made.box, made.show_edge, made.pad_edge, made.padding = box.SIMPLE_HEAD, False, False, (0, 1, 0, 0)
     for column in columns:
         made.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
     for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
+        made.add_row(*(Text(clean(cell, lines=False)) for cell in row))
     return made
+
+
+def _title(title: str) -> Text | None:
+    return Text(clean(title), style="bold") if title else None
 
 
 def facts(title: str, pairs: Mapping[str, str]) -> Table:
     """Return a table of names and values, one a line."""
     made = Table(
-        title=title, title_justify="left", title_style="bold", box=None, show_header=False, padding=(0, 2, 0, 0)
+        title=_title(title),
+        title_justify="left",
+        box=None,
+        show_header=False,
+        padding=(0, 2, 0, 0),
     )
     made.add_column(style="dim")
     made.add_column()
     for name, value in pairs.items():
-        made.add_row(name, Text(value))
+        made.add_row(name, Text(clean(value, lines=False)))
     return made
 
 

@@ -10,9 +10,9 @@ import typer
 
 from sealpool.cli.ingest import Ingest, IngestTotals, embedder
 from sealpool.cli.options import INDEX, LEARNER, AsJson, Index, Learner, index_client, learner_client
-from sealpool.cli.output import answer_json, count, facts, plain, say, size, table
+from sealpool.cli.output import answer_json, count, facts, note, plain, say, size, table
 from sealpool.cli.progress import file_progress
-from sealpool.errors import Cancelled
+from sealpool.errors import Cancelled, FailedPrecondition, SealpoolError
 from sealpool.types import Vectors
 from sealpool.v1 import common_pb2, index_pb2
 
@@ -152,6 +152,14 @@ def ingest(
             help="Items in one upload, which is applied whole or not at all. More is faster and takes more memory.",
         ),
     ] = 10_000,
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing",
+            help="Neither embed nor upload rows whose id the pool has already: an ingest that was interrupted goes on "
+            "where it was. Rows that changed since are not noticed.",
+        ),
+    ] = False,
     index: Index = INDEX,
     learner: Learner = LEARNER,
     as_json: AsJson = False,
@@ -159,7 +167,8 @@ def ingest(
     """Put the items of a file into a pool; items that it has already are replaced.
 
     Vectors come from a column `vector`, from a .npy file beside it, or from the learner. If it is interrupted, run it
-    again: what was uploaded is replaced by itself.
+    again: what was uploaded is replaced by itself, or left alone with --skip-existing. While the index server is away,
+    uploads wait for it for up to 30 s.
 
     Examples: `sealpool pool ingest news news.jsonl.gz --create --embedder sentence-transformers/all-MiniLM-L6-v2`,
     `sealpool pool ingest images images.csv --vectors images.npy --create`
@@ -173,7 +182,7 @@ def ingest(
         if encoder is not None:
             embed = embedder(stack.enter_context(learner_client(learner)), encoder, pooling=pooling.value)
         on_progress = stack.enter_context(file_progress(f"{file.name} → {name}"))
-        totals = Ingest(
+        work = Ingest(
             index=client,
             pool=name,
             path=file,
@@ -181,8 +190,18 @@ def ingest(
             vectors=vectors,
             embed=embed,
             create=spec,
+            skip_existing=skip_existing,
             on_progress=on_progress,
-        ).run()
+        )
+        found = work.check()
+        try:
+            totals = work.run(found)
+        except (SealpoolError, KeyboardInterrupt):
+            note(
+                f"{count(work.totals.items)} rows of {file.name} are in {name}; the same command may be repeated, and "
+                "with --skip-existing it goes on where it was"
+            )
+            raise
         pool = client.get_pool(name)
     _answer_ingest(name, totals, pool, as_json)
 
@@ -196,15 +215,17 @@ def _answer_ingest(name: str, totals: IngestTotals, pool: index_pb2.Pool, as_jso
                 "items": totals.items,
                 "inserted": totals.inserted,
                 "replaced": totals.replaced,
+                "skipped": totals.skipped,
                 "batches": totals.batches,
                 "pool_version": totals.pool_version,
                 "size": pool.size,
             }
         )
         return
+    skipped = f", {count(totals.skipped)} skipped" if totals.skipped else ""
     say(
-        f"{count(totals.items)} items into {name}: {count(totals.inserted)} new, {count(totals.replaced)} replaced; "
-        f"the pool holds {count(pool.size)}"
+        f"{count(totals.items)} items into {name}: {count(totals.inserted)} new, {count(totals.replaced)} replaced"
+        f"{skipped}; the pool holds {count(pool.size)}"
     )
 
 
@@ -247,10 +268,10 @@ def list_(*, index: Index = INDEX, as_json: AsJson = False) -> None:
     rows = [
         (
             pool.spec.name,
-            count(pool.size),
+            "–" if _is_loading(pool) else count(pool.size),
             count(pool.spec.dimension),
             _metric_word(pool),
-            f"{pool.engine} on {pool.device}",
+            "loading" if _is_loading(pool) else f"{pool.engine} on {pool.device}",
             size(pool.index_bytes),
             str(plain(pool)["state"]),
             count(len(pool.campaigns)),
@@ -264,13 +285,18 @@ def list_(*, index: Index = INDEX, as_json: AsJson = False) -> None:
 def delete(
     name: PoolName,
     *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask; needed where campaigns pick from the pool.")
+    ] = False,
     index: Index = INDEX,
     as_json: AsJson = False,
 ) -> None:
     """Delete a pool with its items and candidate pools. Not to be undone."""
     with index_client(index) as client:
         pool = client.get_pool(name)
+        if pool.campaigns and not yes:
+            names = ", ".join(pool.campaigns)
+            raise FailedPrecondition(f"{name} is the pool of campaigns {names}; --yes deletes it nevertheless")
         if not yes and not typer.confirm(f"Delete {name} with its {count(pool.size)} items?", err=True):
             raise Cancelled("nothing was deleted")
         answer = client.delete_pool(name)
@@ -291,6 +317,10 @@ def _spec(
         engine=engine.value,
         device=device.value,
     )
+
+
+def _is_loading(pool: index_pb2.Pool) -> bool:
+    return pool.state == index_pb2.POOL_STATE_LOADING
 
 
 def _metric_word(pool: index_pb2.Pool) -> str:

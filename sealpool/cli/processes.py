@@ -1,6 +1,7 @@
 """The three services as child processes: started together, watched, stopped together."""
 
 import contextlib
+import fcntl
 import os
 import queue
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -78,10 +79,57 @@ def plan_services(
     ]
 
 
+@contextlib.contextmanager
+def hold_folder(directory: Path, taken: str) -> Iterator[None]:
+    """Hold a folder for this process alone, and make it where it is missing.
+
+    Raises
+    ------
+    FailedPrecondition
+        Another process holds it; the message is `taken`.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FailedPrecondition(taken) from error
+        yield
+
+
+def check_ports(plans: Sequence[ServicePlan]) -> None:
+    """Raise FailedPrecondition for the first port that cannot be bound, with the flag that moves it.
+
+    Without it, the health check of a service that cannot bind would be answered by whoever has its port.
+    """
+    with contextlib.ExitStack() as held:  # until the last is known, so that one port given twice is found as well
+        for plan in plans:
+            flag = f"--{EXTRAS[plan.module]}-port"
+            _bind(held, plan.port, f"port {plan.port} of {plan.module}", f"give another {flag}")
+            if plan.metrics_port is not None:
+                what = f"port {plan.metrics_port} for metrics of {plan.module}"
+                _bind(held, plan.metrics_port, what, f"give another {flag} (it is ten above), or --no-metrics")
+
+
+def _bind(held: contextlib.ExitStack, port: int, what: str, remedy: str) -> None:
+    one = held.enter_context(socket.socket())
+    # As the services do: connections of an earlier run that linger do not count.
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        one.bind(("127.0.0.1", port))
+        one.listen(1)
+    except OSError as error:
+        raise FailedPrecondition(f"{what} cannot be used: {error.strerror}; {remedy}") from error
+    except OverflowError as error:
+        raise FailedPrecondition(f"{what} is over 65535; {remedy}") from error
+
+
 @dataclass(slots=True)
 class _Child:
     plan: ServicePlan
     process: subprocess.Popen[bytes]
+    log_start: int
+    """Size of the log before this run wrote to it."""
 
 
 @dataclass(slots=True)
@@ -136,6 +184,7 @@ class Services:
                 self.check()
                 if time.monotonic() > deadline:
                     raise Unavailable(f"{plan.module} is not ready after {within_s:.0f} s; its log: {plan.log_file}")
+        self.check()
 
     def check(self) -> None:
         """Raise InternalError if a service has ended by itself."""
@@ -169,6 +218,7 @@ class Services:
             )
         plan.log_file.parent.mkdir(parents=True, exist_ok=True)
         with plan.log_file.open("ab") as log:
+            log_start = log.tell()
             # Its own session: Ctrl-C in the terminal reaches the supervisor alone, which stops them in order.
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 plan.command(os.getpid()),
@@ -178,7 +228,7 @@ class Services:
                 env=self.environment,
                 start_new_session=True,
             )
-        self._children.append(_Child(plan, process))
+        self._children.append(_Child(plan, process, log_start))
         threading.Thread(target=self._report_end, args=(plan.module, process), daemon=True).start()
 
     def _report_end(self, module: str, process: "subprocess.Popen[bytes]") -> None:
@@ -188,7 +238,8 @@ class Services:
     def _death_of(self, child: _Child) -> InternalError:
         code = child.process.returncode
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return ServiceDied(f"{child.plan.module} {how}; its log: {child.plan.log_file}", tail(child.plan.log_file))
+        log = child.plan.log_file
+        return ServiceDied(f"{child.plan.module} {how}; its log: {log}", tail(log, start=child.log_start))
 
 
 class ServiceDied(InternalError):
@@ -199,11 +250,13 @@ class ServiceDied(InternalError):
         self.log_tail = log_tail
 
 
-def tail(path: Path, *, lines: int = _LOG_LINES) -> str:
-    """Return the last lines of a file, "" where there is none."""
+def tail(path: Path, *, lines: int = _LOG_LINES, start: int = 0) -> str:
+    """Return the last lines of a file from byte `start` on, "" where there is none."""
     if not path.is_file():
         return ""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    with path.open("rb") as file:
+        file.seek(start)
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
 
 
 def last_error(log_files: Sequence[Path]) -> str:

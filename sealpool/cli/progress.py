@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from sealpool.cli.output import PROGRESS
+from sealpool.cli.output import PROGRESS, clean
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def file_progress(title: str) -> Iterator[Callable[[float, int], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=PROGRESS) as progress:
-        bar = progress.add_task(title, total=1.0, items=0, rate="")
+        bar = progress.add_task(clean(title), total=1.0, items=0, rate="")
 
         def show(share_read: float, items: int) -> None:
             elapsed_s = progress.tasks[0].elapsed or 0.0

@@ -11,10 +11,10 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from sealpool.validation import MAX_ID_BYTES, MAX_METADATA_BYTES, MAX_TEXT_BYTES
 CHUNK_ROWS = 1_000
 
 _FORMATS = "JSON Lines (.jsonl, .jsonl.gz), CSV (.csv, .csv.gz) or Parquet (.parquet)"
+_PARQUET = ("parquet", "pq")
 _OWN_COLUMNS = {"id", "text", "uri", "vector"}
 
 
@@ -59,26 +60,26 @@ class Chunk:
     share_read: float
 
 
-def read_chunks(path: Path, *, chunk_rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
-    """Yield the records of a file.
+def read_chunks(path: Path, *, chunk_rows: int = CHUNK_ROWS, vectors: bool = True) -> Iterator[Chunk]:
+    """Yield the records of a file; a column `vector` is left unread without `vectors`.
 
     Raises
     ------
     InvalidArgument
         An unknown kind of file, or a bad row; the message has file, line and field.
     """
-    kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
+    kind = _kind_of(path)
     if not path.is_file():
         raise InvalidArgument(str(path), "no such file")
-    if kind in ("parquet", "pq"):
-        rows = _parquet_rows(path, chunk_rows)
+    if kind in _PARQUET:
+        rows = _parquet_rows(path, chunk_rows, vectors=vectors)
     elif kind in ("jsonl", "ndjson", "json"):
         rows = _text_rows(path, _json_rows, chunk_rows)
     elif kind == "csv":
         rows = _text_rows(path, _csv_rows, chunk_rows)
     else:
         raise InvalidArgument(path.name, f"is not {_FORMATS}")
-    return _chunks(path, rows)
+    return _chunks(path, rows, vectors=vectors)
 
 
 def bad_row(path: Path, line: int, name: str, problem: str) -> InvalidArgument:
@@ -86,20 +87,40 @@ def bad_row(path: Path, line: int, name: str, problem: str) -> InvalidArgument:
     return InvalidArgument(f"{path.name}:{line}: {name}", problem)
 
 
+def missing(path: Path, name: str) -> str:
+    """Return what to say of a field that a row lacks: if no row has it, with the columns that there are."""
+    columns = _columns(path)
+    return "is missing" if name in columns else f"there is no such column among {', '.join(columns)}"
+
+
+def _columns(path: Path) -> list[str]:
+    """Return the names in the header or schema; in JSON Lines, those of the first line."""
+    kind = _kind_of(path)
+    if kind in _PARQUET:
+        return list(need("pyarrow.parquet", extra="cli").read_schema(path).names)
+    with path.open("rb") as raw, _unpacked(path, raw) as unpacked:
+        text = io.TextIOWrapper(unpacked, encoding="utf-8-sig", newline="")
+        if kind == "csv":
+            return list(csv.DictReader(text).fieldnames or ())
+        return list(next(_json_rows(path, text), (0, {}))[1])
+
+
 _Row = tuple[int, Mapping[str, object]]
 _Parser = Callable[[Path, io.TextIOWrapper], Iterator[_Row]]
 
 
-def _chunks(path: Path, groups: Iterator[tuple[list[_Row], Vectors | None, float]]) -> Iterator[Chunk]:
+def _chunks(
+    path: Path, groups: Iterator[tuple[list[_Row], Vectors | None, float]], *, vectors: bool
+) -> Iterator[Chunk]:
     dimension: int | None = None
-    for rows, vectors, share_read in groups:
+    for rows, found, share_read in groups:
         records = [_record(path, line, row) for line, row in rows]
-        if vectors is None and any("vector" in row for _, row in rows):
-            vectors = _stack(path, rows)
-        if vectors is not None:
-            dimension = dimension or vectors.shape[1]
-            check_rows(path, records, vectors, dimension=dimension)
-        yield Chunk(records=records, vectors=vectors, share_read=share_read)
+        if vectors and found is None and any("vector" in row for _, row in rows):
+            found = _stack(path, rows)
+        if found is not None:
+            dimension = dimension or found.shape[1]
+            check_rows(path, records, found, dimension=dimension)
+        yield Chunk(records=records, vectors=found, share_read=share_read)
 
 
 def check_rows(path: Path, records: Sequence[Record], vectors: Vectors, *, dimension: int) -> None:
@@ -209,10 +230,17 @@ def _kind(value: object) -> str:
     )
 
 
+def _kind_of(path: Path) -> str:
+    return path.name.lower().removesuffix(".gz").rpartition(".")[2]
+
+
+def _unpacked(path: Path, raw: IO[bytes]) -> AbstractContextManager[Any]:
+    return gzip.GzipFile(fileobj=raw) if path.name.lower().endswith(".gz") else nullcontext(raw)
+
+
 def _text_rows(path: Path, parse: _Parser, chunk_rows: int) -> Iterator[tuple[list[_Row], Vectors | None, float]]:
     total = max(path.stat().st_size, 1)
-    packed = path.name.lower().endswith(".gz")
-    with path.open("rb") as raw, gzip.GzipFile(fileobj=raw) if packed else nullcontext(raw) as unpacked:
+    with path.open("rb") as raw, _unpacked(path, raw) as unpacked:
         text = io.TextIOWrapper(unpacked, encoding="utf-8-sig", newline="")
         rows: list[_Row] = []
         try:
@@ -243,7 +271,8 @@ def _json_rows(path: Path, lines: io.TextIOWrapper) -> Iterator[_Row]:
 def _csv_rows(path: Path, lines: io.TextIOWrapper) -> Iterator[_Row]:
     reader = csv.DictReader(lines, strict=True)
     if "id" not in (reader.fieldnames or ()):
-        raise bad_row(path, 1, "id", "the header has no such column")
+        found = ", ".join(reader.fieldnames or ())
+        raise bad_row(path, 1, "id", f"the header has no such column; it is {found}")
     try:
         for row in reader:
             if None in row or None in row.values():
@@ -253,7 +282,7 @@ def _csv_rows(path: Path, lines: io.TextIOWrapper) -> Iterator[_Row]:
         raise bad_row(path, reader.line_num, "line", f"is not CSV: {error}") from error
 
 
-def _parquet_rows(path: Path, chunk_rows: int) -> Iterator[tuple[list[_Row], Vectors | None, float]]:
+def _parquet_rows(path: Path, chunk_rows: int, *, vectors: bool) -> Iterator[tuple[list[_Row], Vectors | None, float]]:
     parquet = need("pyarrow.parquet", extra="cli")
     arrow = need("pyarrow", extra="cli")
     try:
@@ -263,15 +292,16 @@ def _parquet_rows(path: Path, chunk_rows: int) -> Iterator[tuple[list[_Row], Vec
     with file:
         total, read = max(file.metadata.num_rows, 1), 0
         if "id" not in file.schema_arrow.names:
-            raise bad_row(path, 1, "id", "there is no such column")
-        for batch in file.iter_batches(batch_size=chunk_rows):
-            vectors = None
+            raise bad_row(path, 1, "id", f"there is no such column among {', '.join(file.schema_arrow.names)}")
+        columns = None if vectors else [name for name in file.schema_arrow.names if name != "vector"]
+        for batch in file.iter_batches(batch_size=chunk_rows, columns=columns):
+            found = None
             if "vector" in batch.schema.names:
-                vectors = _arrow_vectors(path, read + 1, batch.column("vector"))
+                found = _arrow_vectors(path, read + 1, batch.column("vector"))
                 batch = batch.drop_columns(["vector"])
             rows = list(enumerate(batch.to_pylist(), read + 1))
             read += len(rows)
-            yield rows, vectors, read / total
+            yield rows, found, read / total
 
 
 def _arrow_vectors(path: Path, first: int, column: Any) -> Vectors:

@@ -22,7 +22,7 @@ def run_rounds(client: SchedulerClient, name: str, *, limit: int | None) -> list
             answer = client.run_round(name)
             finished.append(answer.round)
             campaign = client.get_campaign(name)
-            progress.update(bar, completed=campaign.labels, remark=remark_on(answer.round))
+            progress.update(bar, completed=campaign.labels, remark=remark_on(answer.round, campaign.spec.budget))
             if answer.campaign_state in _ENDED:
                 break
             if campaign.open_tasks + campaign.leased_tasks:
@@ -31,9 +31,9 @@ def run_rounds(client: SchedulerClient, name: str, *, limit: int | None) -> list
     return finished
 
 
-def remark_on(one: scheduler_pb2.Round) -> str:
-    """Return a round's figures in a few words."""
-    words = [f"round {one.number}"]
+def remark_on(one: scheduler_pb2.Round, budget: int) -> str:
+    """Return a round's figures in a few words; "end" where its model has the whole budget's labels."""
+    words = ["end" if one.labels >= budget else f"round {one.number}"]
     if one.candidates.size:
         words.append(f"candidates {share(one.candidates.pool_share)}")
     if one.HasField("quality"):

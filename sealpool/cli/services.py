@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ import typer
 
 from sealpool.cli.options import AsJson
 from sealpool.cli.output import PROGRESS, answer_json, facts, note, say
-from sealpool.cli.processes import EXTRAS, Services, plan_services
+from sealpool.cli.processes import EXTRAS, ServicePlan, Services, check_ports, hold_folder, plan_services
 from sealpool.errors import FailedPrecondition
 
 _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -58,7 +58,8 @@ def up(
     """
     ports = {"index_server": index_port, "learner": learner_port, "scheduler": scheduler_port}
     plans = plan_services(data_dir, ports=ports, metrics=metrics)
-    with Services(plans) as services:
+    taken = f"another sealpool up runs on {data_dir}: stop it first, or give --data-dir and other ports"
+    with hold_folder(data_dir, taken), _ready_to_run(plans) as services:
         try:
             with PROGRESS.status("starting"):
                 services.wait_until_serving()
@@ -71,6 +72,11 @@ def up(
         except KeyboardInterrupt:
             note("stopping …")
             raise
+
+
+def _ready_to_run(plans: Sequence[ServicePlan]) -> Services:
+    check_ports(plans)
+    return Services(plans)
 
 
 def _becomes(module: str) -> Callable[[typer.Context], None]:

@@ -29,6 +29,7 @@ class Up:
     """`sealpool up` as a process, with its addresses once it serves."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         command = [sys.executable, "-m", "sealpool.cli.main", "up", "--json", "--data-dir", str(folder), "--no-metrics"]
         command += ["--index-port", "0", "--learner-port", "0", "--scheduler-port", "0"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -110,8 +111,8 @@ def test_a_campaign_from_a_file_to_its_export(sealpool, items, tmp_path):
     assert sealpool("campaign", "export", "c", "-o", target, "--json")["labels"] == 30
     truth = {row["id"]: row["labels"] for row in map(json.loads, items.read_text().splitlines())}
     exported = [json.loads(line) for line in target.read_text().splitlines()]
-    assert all([truth[row["item_id"]]] == row["classes"] for row in exported)
-    assert len({row["item_id"] for row in exported}) == 30
+    assert all([truth[row["id"]]] == row["labels"] for row in exported)
+    assert len({row["id"] for row in exported}) == 30
 
 
 def test_people_take_tasks_and_hand_in_labels(sealpool, items):
@@ -123,6 +124,21 @@ def test_people_take_tasks_and_hand_in_labels(sealpool, items):
     assert sealpool("labels", "submit", "d", *labels, "--annotator", "ann", "--json")["accepted"] == 5
     assert sealpool("campaign", "show", "d", "--json")["campaign"]["labels"] == 5
     assert sealpool("campaign", "archive", "d", "--json")["state"] == "archived"
+
+
+def test_a_second_up_fails_before_it_starts_anything(up, tmp_path):
+    def second(*arguments: object) -> str:
+        command = [sys.executable, "-m", "sealpool.cli.main", "up", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        return done.stderr
+
+    logs = {log: log.stat().st_size for log in (up.folder / "logs").iterdir()}
+    assert second("--data-dir", up.folder).startswith("error: another sealpool up runs on ")
+    port = up.addresses["learner"].rpartition(":")[2]
+    said = second("--data-dir", tmp_path / "other", "--learner-port", port, "--index-port", 0, "--scheduler-port", 0)
+    assert said.startswith(f"error: port {port} of learner cannot be used: Address already in use; give another")
+    assert {log: log.stat().st_size for log in logs} == logs
 
 
 def test_sigterm_stops_all_three(up):

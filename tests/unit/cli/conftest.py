@@ -26,6 +26,7 @@ class FakeIndex(index_pb2_grpc.IndexServiceServicer):
         self.pools = {}
         self.items = {}
         self.upserts = []
+        self.away = 0
 
     def CreatePool(self, request, context):
         name = request.spec.name
@@ -51,7 +52,15 @@ class FakeIndex(index_pb2_grpc.IndexServiceServicer):
         del self.pools[request.name]
         return index_pb2.DeletePoolResponse(pool_version=2, size=len(self.items.pop(request.name)))
 
+    def GetItems(self, request, context):
+        answer = index_pb2.GetItemsResponse(pool_version=5)
+        answer.items.ids.extend(item_id for item_id in request.ids if item_id in self.items[request.pool])
+        yield answer
+
     def Upsert(self, request_iterator, context):
+        if self.away:
+            self.away -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "away")
         requests = list(request_iterator)
         pool = requests[0].pool
         before = len(self.items[pool])
@@ -83,6 +92,7 @@ class FakeLearner(learner_pb2_grpc.LearnerServiceServicer):
 
     def __init__(self):
         self.encoders = []
+        self.texts = []
 
     def Embed(self, request_iterator, context):
         import numpy as np
@@ -92,6 +102,7 @@ class FakeLearner(learner_pb2_grpc.LearnerServiceServicer):
         for request in request_iterator:
             if request.HasField("header"):
                 self.encoders.append(request.header.encoder)
+            self.texts.extend(request.texts)
             if request.texts:
                 vectors = np.array([[len(text), 1] for text in request.texts], np.float32)
                 yield learner_pb2.EmbedResponse(vectors=to_matrix(vectors))
@@ -104,6 +115,7 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
         self.campaigns = {}
         self.submitted = []
         self.leased = []
+        self.tasks = [scheduler_pb2.Task(id="t1", item_id="a", round=2, text="[hello]", score=0.5)]
         self.labels = []
 
     def _get(self, name, context):
@@ -148,8 +160,7 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
 
     def LeaseTasks(self, request, context):
         self.leased.append(request)
-        task = scheduler_pb2.Task(id="t1", item_id="a", round=2, text="[hello]", score=0.5)
-        return scheduler_pb2.LeaseTasksResponse(tasks=[task], open_tasks=3)
+        return scheduler_pb2.LeaseTasksResponse(tasks=self.tasks, open_tasks=3)
 
     def SubmitLabels(self, request, context):
         self.submitted.append(request)

@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 
+from sealpool.cli.campaign_spec import in_options
+from sealpool.errors import InvalidArgument
 from sealpool.v1 import common_pb2, scheduler_pb2
 
 
@@ -102,6 +104,58 @@ def test_ingest_refuses_an_id_that_comes_twice_in_a_batch(fakes, cli, tmp_path):
     assert fakes.index.upserts == []
 
 
+def test_ingest_waits_for_an_index_server_that_is_away(fakes, cli, tmp_path):
+    make_pool(fakes)
+    fakes.index.away = 8  # more than the client itself tries in its second
+    outcome = cli("pool", "ingest", "p", str(write_items(tmp_path / "items.jsonl", 3, vector=[1, 2])))
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("the index server is away") == 1
+
+
+def test_ingest_leaves_out_what_the_pool_has_and_says_so_when_it_fails(fakes, cli, tmp_path):
+    path = tmp_path / "items.jsonl"
+    ingest = ("pool", "ingest", "p", str(path), "--embedder", "e", "--create")
+    write_items(path, 3)
+    assert cli(*ingest).code == 0
+    write_items(path, 5)
+    answer = json.loads(cli(*ingest, "--skip-existing", "--json").out)
+    assert (answer["inserted"], answer["skipped"], answer["size"]) == (2, 3, 5)
+    assert len(fakes.learner.texts) == 5
+    outcome = cli("pool", "ingest", "new", str(path), "--embedder", "e", "--create", "--learner", "127.0.0.1:1")
+    assert outcome.code == 1
+    assert "0 rows of items.jsonl are in new; the same command may be repeated" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "complaint"),
+    [
+        ('{"id": "a", "text": "t"}\n', ["no", "--embedder", "e"], "no such pool: 'no'; --create makes it"),
+        ('{"id": "a", "text": "t"}\n', ["-no", "--embedder", "e", "--create"], "POOL: '-no' is not 1 to 128"),
+        ('{"id": "a", "text": "t"}\n' * 2, ["p", "--embedder", "e"], "items.jsonl:2: id: 'a' is on line 1 already"),
+        ('{"id": "a", "body": "t"}\n', ["p", "--embedder", "e"], "there is no such column among id, body"),
+        ('{"id": "a", "vector": [1, 2, 3]}\n', ["p"], "has dimension 3; the pool has 2"),
+    ],
+)
+def test_ingest_finds_what_is_wrong_before_it_embeds(fakes, cli, tmp_path, text, arguments, complaint):
+    make_pool(fakes)
+    path = tmp_path / "items.jsonl"
+    path.write_text(text)
+    name, *more = arguments
+    outcome = cli("pool", "ingest", *more, "--", name, str(path))
+    assert outcome.code == 1
+    assert complaint in outcome.err
+    assert (fakes.learner.texts, fakes.index.upserts, list(fakes.index.pools)) == ([], [], ["p"])
+
+
+def test_a_pool_that_campaigns_use_is_deleted_with_yes_alone(fakes, cli):
+    make_pool(fakes)
+    fakes.index.pools["p"].campaigns.extend(["one", "two"])
+    outcome = cli("pool", "delete", "p")
+    assert outcome.code == 1
+    assert outcome.err == "error: p is the pool of campaigns one, two; --yes deletes it nevertheless\n"
+    assert cli("pool", "delete", "p", "--yes").code == 0
+
+
 def test_pool_delete_asks_first(fakes, cli, monkeypatch):
     make_pool(fakes)
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
@@ -145,6 +199,18 @@ def test_campaign_create_sends_every_option(fakes, cli):
         evaluation_pool="held",
         lease_seconds=90,
     )
+
+
+def test_seed_set_and_batch_stay_within_a_small_budget(fakes, cli):
+    assert cli("campaign", "create", "c", "--pool", "p", "--class", "a", "--class", "b", "--budget", "50").code == 0
+    spec = fakes.scheduler.campaigns["c"].spec
+    assert (spec.seed_size, spec.batch_size) == (50, 50)
+
+
+def test_a_field_at_fault_is_told_by_its_option():
+    fault = in_options(InvalidArgument("spec.rule.interval_seconds", "1 is not 5 to 9"))
+    assert fault.message == "--interval: 1 is not 5 to 9"
+    assert in_options(InvalidArgument("spec.budget", "9 is too little")).message == "--budget: 9 is too little"
 
 
 def test_campaign_create_reads_classes_and_task_from_the_metadata(fakes, cli, tmp_path):
@@ -201,23 +267,64 @@ def test_watch_prints_one_json_object_an_event(fakes, cli):
 def test_export_writes_json_lines_or_csv(fakes, cli, tmp_path):
     fakes.scheduler.labels = [scheduler_pb2.Label(item_id="a", classes=["x", "y"], annotator="me", sequence=4)]
     row = json.loads(cli("campaign", "export", "c").out)
-    assert (row["item_id"], row["classes"], row["sequence"]) == ("a", ["x", "y"], 4)
+    assert (row["id"], row["labels"], row["sequence"]) == ("a", ["x", "y"], 4)
     target = tmp_path / "labels.csv"
     outcome = cli("campaign", "export", "c", "-o", str(target), "--json")
     assert json.loads(outcome.out) == {"campaign": "c", "labels": 1, "file": str(target)}
     header, line = target.read_text().splitlines()
-    assert header.startswith("item_id,classes,annotator")
+    assert header.startswith("id,labels,annotator")
     assert line.startswith('a,"[""x"", ""y""]",me')
 
 
+def test_what_export_writes_submit_reads(fakes, cli, tmp_path):
+    begin(cli, budget=30, oracle="external")
+    given = {"a": ["x", "y"], "b": ["x"], "c": [], "d": ["[odd"]}
+    fakes.scheduler.labels = [scheduler_pb2.Label(item_id=item, classes=some) for item, some in given.items()]
+    for number, name in enumerate(("labels.csv", "labels.jsonl")):
+        assert cli("campaign", "export", "c", "-o", str(tmp_path / name)).code == 0
+        outcome = cli("labels", "submit", "c", "-f", str(tmp_path / name))
+        assert outcome.code == 0, outcome.err
+        request = fakes.scheduler.submitted[number]
+        assert {label.item_id: list(label.classes) for label in request.labels} == given
+    assert "\nb,x," in (tmp_path / "labels.csv").read_text()
+
+
+def test_tasks_show_no_control_characters_and_no_endless_text(fakes, cli):
+    begin(cli, budget=30, oracle="external")
+    fakes.scheduler.tasks = [scheduler_pb2.Task(item_id="a\x1b[2J", text="\x9b\u202e" + "long " * 200)]
+    outcome = cli("tasks", "next", "c")
+    assert "a\\x1b[2J" in outcome.out
+    assert not {"\x1b", "\x9b", "\u202e"} & set(outcome.out)
+    assert outcome.out.count("long") < 70
+    assert "…" in outcome.out
+    assert "classes: a, b" in outcome.out
+
+
+def test_where_no_task_is_open_it_is_told_how_many_are_leased(fakes, cli):
+    begin(cli, budget=30, oracle="external")
+    fakes.scheduler.tasks = []
+    fakes.scheduler.campaigns["c"].leased_tasks = 20
+    assert "no task is open; 20 are with annotators" in cli("tasks", "next", "c").err
+
+
 def test_tasks_show_texts_as_they_are(fakes, cli):
+    begin(cli, budget=30, oracle="external")
     outcome = cli("tasks", "next", "c", "-n", "5", "--annotator", "ann", "--lease", "60")
     assert "[hello]" in outcome.out
     (request,) = fakes.scheduler.leased
     assert (request.annotator, request.max_tasks, request.lease_seconds) == ("ann", 5, 60)
 
 
+def test_a_class_that_holds_an_equals_sign_is_known_by_the_campaigns_classes(fakes, cli):
+    begin(cli, budget=30, oracle="external")
+    fakes.scheduler.campaigns["c"].spec.classes.append("x=1")
+    assert cli("labels", "submit", "c", "a=b=x=1", "a=b").code == 0
+    (request,) = fakes.scheduler.submitted
+    assert {label.item_id: list(label.classes) for label in request.labels} == {"a=b": ["x=1"], "a": ["b"]}
+
+
 def test_labels_come_from_words_or_a_file(fakes, cli, tmp_path):
+    begin(cli, budget=30, oracle="external")
     assert cli("labels", "submit", "c", "a=x", "b=y=z", "b=w", "d=", "-a", "ann").code == 0
     (request,) = fakes.scheduler.submitted
     assert {label.item_id: list(label.classes) for label in request.labels} == {
