@@ -35,8 +35,8 @@ def settings_page() -> str:
     parts = [
         f"# Settings\n\n{NOTE}",
         "A flag (`--max-k`) wins over the environment (`SEALPOOL_INDEX_SERVER_MAX_K`), which wins over a YAML file\n"
-        "named by `--config` (`max_k: 4096`), which wins over the default. A value out of range, an unknown flag or an\n"
-        "unknown line of the file stops the start with a line that names it; an unknown variable is nobody's.\n",
+        "named by `--config` (`max_k: 4096`), which wins over the default. A value out of range, an unknown flag or\n"
+        "an unknown line of the file stops the start with a line that names it; an unknown variable is nobody's.\n",
         "## Every service\n\n" + "".join(_settings_table(ServiceSettings, shared=True)),
     ]
     for service, cls in SERVICES.items():
