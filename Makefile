@@ -5,7 +5,8 @@ BIN := .venv/bin
 DATA ?=
 EMBEDDER ?=
 
-.PHONY: demo test lint format proto docs install clean help
+TITLES ?=
+.PHONY: demo test crash fuzz soak lint format proto docs bench-index bench-index-quick bench-peers install clean help
 
 help:  ## Say what can be typed
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 12
@@ -15,6 +16,16 @@ demo: install  ## Run a real campaign to its end: handwritten digits, or DATA=la
 
 test: install  ## Run the whole test suite
 	$(BIN)/python -m pytest
+
+crash: install  ## Cut power 2,000 times and kill the index server 200 times, at every named point
+	SEALPOOL_POWER_CUTS=1000 SEALPOOL_POWER_CUT_SEEDS=2 SEALPOOL_KILLS=200 $(BIN)/python -m pytest --timeout 1800 \
+		tests/crash/index_server
+
+fuzz: install  ## Send 20,000 changed requests to every call of the index server
+	SEALPOOL_FUZZ_REQUESTS=20000 $(BIN)/python -m pytest --timeout 1800 -s tests/fuzz
+
+soak: install  ## Put mixed load on the index server for half an hour [MINUTES=2]
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30)
 
 lint: install  ## Check style, types, imports between rooms, and that the stubs are fresh
 	$(BIN)/ruff check .
@@ -33,6 +44,16 @@ proto: install  ## Write sealpool/v1 from proto/
 
 docs: install  ## Write docs/settings.md and docs/metrics.md from the code
 	$(BIN)/python docs/generate.py
+
+bench-index: install  ## Measure the index server at a million items: an hour; TITLES=texts to embed, as JSON lines
+	$(BIN)/python -m benchmarks.index $(if $(TITLES),--titles "$(TITLES)")
+
+bench-index-quick: install  ## The same on a tenth of the data, in under three minutes
+	$(BIN)/python -m benchmarks.index --quick $(if $(TITLES),--titles "$(TITLES)")
+
+bench-peers: install  ## Measure other vector services on the same vectors, each in an environment of its own
+	PYTHON="$(PYTHON)" sh benchmarks/peers/install.sh
+	$(BIN)/python -m benchmarks.peers
 
 install: .venv/installed  ## Make or update .venv
 

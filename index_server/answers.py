@@ -1,25 +1,27 @@
-"""What a pool answers with, and how items are read for it."""
+"""What a pool answers, and how its parts are read."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index_server.candidates.book import CampaignView
 from index_server.index import PoolIndex
-from index_server.ports import Addresses, Snapshot
-from index_server.records import Records
-from sealpool.types import ItemId
+from index_server.merging import Caller
+from index_server.ports import Addresses, Rows, Scores, Snapshot
+from index_server.records import FloatMatrix, Records
+from index_server.spec import Metric
+from sealpool.types import ItemId, Vectors
 
-_READ_BYTES: Final = 8 << 20
+_READ_BYTES: Final = 2 << 20
 _READ_ROWS: Final = 4096
 _READ_ROWS_WITH_PAYLOADS: Final = 256
 """Payloads can have a megabyte each."""
-_QUERIES: Final = 128
+_QUERIES: Final = 512
 """Searched for at once in an expansion. Many more would hold up who waits to change the index, and win no time."""
 
 
@@ -36,12 +38,16 @@ class Changed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Neighbors:
-    """Answers to queries: `counts[i]` ids and scores of query i, nearest first, one query after the other."""
+    """Answers to queries: `counts[i]` ids and scores of query i, nearest first, one query after the other.
+
+    `vectors` are parallel to `ids`, None where not asked for.
+    """
 
     version: int
     counts: NDArray[np.int64]
     ids: list[ItemId]
-    scores: NDArray[np.float32]
+    scores: Scores
+    vectors: FloatMatrix | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,36 +70,56 @@ class Reading:
     parts: Iterator[Records]
 
 
+class NearestRows(Protocol):
+    """Finds the nearest rows of rows, each left out of its own answer: by search, or by the neighbour graph."""
+
+    def __call__(self, rows: Rows, k: int, *, caller: Caller) -> tuple[Rows, Scores]:
+        """Return rows and scores, (q, k) each."""
+
+
 class IndexNeighbourhood:
     """What a candidate policy may ask, answered by an index whose items do not change meanwhile.
 
     `reading` is held for each search alone. `seconds` is the time spent searching.
     """
 
-    def __init__(self, index: PoolIndex, reading: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(
+        self,
+        index: PoolIndex,
+        reading: Callable[[], AbstractContextManager[None]],
+        nearest: NearestRows,
+        caller: Caller,
+    ) -> None:
         self._index = index
         self._reading = reading
+        self._nearest = nearest
+        self._caller = caller
         self.seconds = 0.0
 
-    def require(self, ids: Sequence[ItemId]) -> None:
-        """Raise NotFound for ids that the pool does not have."""
-        self._index.table.lookup(ids, field="expand_from_ids")
+    @property
+    def metric(self) -> Metric:
+        """The pool's metric."""
+        return self._index.spec.metric
 
-    def nearest(self, ids: Sequence[ItemId], k: int) -> Iterable[Sequence[ItemId]]:
-        """Return the k nearest items of each of `ids`."""
-        rows = self._index.table.lookup(ids, field="expand_from_ids")
+    def live_rows(self) -> Rows:
+        """Return the rows of all items in the pool's order."""
+        return self._index.table.live_rows()
+
+    def nearest(self, rows: Rows, k: int) -> tuple[Rows, Scores]:
+        """Return the k nearest items of each of `rows`, and their scores."""
+        begun = time.perf_counter()
+        parts = [(np.empty((0, k), np.int64), np.empty((0, k), np.float32))]
         for start in range(0, len(rows), _QUERIES):
-            begun = time.perf_counter()
+            self._caller.check()
             with self._reading():
-                found, _ = self._index.search_rows(rows[start : start + _QUERIES], k)
-            self.seconds += time.perf_counter() - begun
-            for neighbors in found:
-                yield self._index.table.ids_at(neighbors[neighbors >= 0])
+                parts.append(self._nearest(rows[start : start + _QUERIES], k, caller=self._caller))
+        self.seconds += time.perf_counter() - begun
+        return np.concatenate([found for found, _ in parts]), np.concatenate([scores for _, scores in parts])
 
-    def item_ids(self) -> Iterable[ItemId]:
-        """Return all ids in the pool's order."""
-        table = self._index.table
-        return table.ids_at(table.live_rows())
+    def vectors(self, rows: Rows) -> Vectors:
+        """Return vectors as they are compared."""
+        with self._reading():
+            return self._index.engine.vectors(rows)
 
 
 def read_rows(dimension: int, *, payloads: bool) -> int:

@@ -11,15 +11,20 @@ from pydantic import ValidationError
 
 from index_server.allocator import return_large_blocks_at_once
 from index_server.catalog import PoolCatalog
-from index_server.engines.faiss_gpu import gpu_count
+from index_server.engines.faiss_gpu import gpu_count, gpu_memory_bytes, has_cuvs
 from index_server.engines.selection import EngineRules
 from index_server.index import IndexSettings
 from index_server.limits import Limits
-from index_server.metrics import PoolCollector
+from index_server.merging import MergeLimits, MergeObserver
+from index_server.metrics import PoolCollector, SearchMetrics
+from index_server.places import Places
+from index_server.pool import UpkeepSettings
 from index_server.servicer import IndexServicer
 from index_server.settings import IndexServerSettings
 from index_server.store.directory import PoolDirectory
+from index_server.store.watermarks import Watermarks, memory_limit
 from sealpool.errors import SealpoolError
+from sealpool.runtime.access import INDEX_ACCESS
 from sealpool.runtime.logs import Logger, make_logger
 from sealpool.runtime.server import ServiceServer
 from sealpool.runtime.settings import load_settings
@@ -35,15 +40,24 @@ def build(settings: IndexServerSettings, *, registry: CollectorRegistry, log: Lo
         Another process owns the directory.
     """
     limits = Limits(**{field.name: getattr(settings, field.name) for field in fields(Limits)})
+    directory = PoolDirectory(settings.data_dir)
     catalog = PoolCatalog(
-        PoolDirectory(settings.data_dir),
-        settings=IndexSettings(
-            rules=EngineRules(flat_items=settings.flat_items, gpus=gpu_count()),
-            threads=settings.search_threads or len(os.sched_getaffinity(0)),
-            seed=settings.training_seed,
-            max_removed_share=settings.max_removed_share,
-        ),
+        directory,
+        settings=_index_settings(settings, SearchMetrics(registry)),
+        upkeep=UpkeepSettings(patience_s=settings.rebuild_patience_s, compaction_bytes=settings.compaction_bytes),
         limits=limits,
+        watermarks=Watermarks(
+            settings.data_dir,
+            disk_throttle_share=settings.disk_throttle_share,
+            disk_refuse_share=settings.disk_refuse_share,
+            memory_limit_bytes=memory_limit(settings.memory_limit_bytes),
+            memory_throttle_share=settings.memory_throttle_share,
+            memory_refuse_share=settings.memory_refuse_share,
+        ),
+        places=Places(
+            snapshot_roots=settings.snapshot_roots or (str((settings.data_dir / "snapshots").absolute()),),
+            source_roots=settings.source_roots,
+        ),
         loading_threads=settings.loading_threads,
         clock=lambda: datetime.now(UTC),
         log=log,
@@ -55,12 +69,35 @@ def build(settings: IndexServerSettings, *, registry: CollectorRegistry, log: Lo
         descriptors=[index_pb2.DESCRIPTOR.services_by_name["IndexService"]],
         registry=registry,
         log=log,
+        access=INDEX_ACCESS,
     )
     index_pb2_grpc.add_IndexServiceServicer_to_server(IndexServicer(catalog, limits), server.grpc_server)
     server.on_close(catalog.close)
     server.start()
     catalog.start(server.set_serving)
     return server
+
+
+def _index_settings(settings: IndexServerSettings, observer: MergeObserver) -> IndexSettings:
+    return IndexSettings(
+        rules=EngineRules(
+            flat_items=settings.flat_items,
+            gpus=gpu_count(),
+            gpu_memory_bytes=gpu_memory_bytes(),
+            gpu_layout=settings.gpu_layout,
+            cuvs=has_cuvs(),
+        ),
+        threads=settings.search_threads or len(os.sched_getaffinity(0)),
+        seed=settings.training_seed,
+        max_removed_share=settings.max_removed_share,
+        merging=MergeLimits(
+            max_queries=settings.merge_max_queries,
+            max_wait_s=settings.merge_max_wait_s,
+            max_waiting=settings.merge_max_waiting,
+            width=settings.parallel_searches,
+        ),
+        observer=observer,
+    )
 
 
 def main(argv: Sequence[str]) -> int:

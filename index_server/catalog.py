@@ -3,18 +3,33 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 
+from index_server.aliases import Aliases
+from index_server.background import UpkeepThread
 from index_server.engines.selection import check_engine
 from index_server.index import IndexSettings
 from index_server.limits import Limits
-from index_server.pool import Pool
+from index_server.places import Places, allowed_place
+from index_server.pool import Pool, UpkeepSettings
 from index_server.spec import PoolSpec
 from index_server.store.directory import PoolDirectory
-from sealpool.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted, SealpoolError, Unavailable
+from index_server.store.snapshots import SnapshotInfo, read_snapshot_spec, restore_snapshot
+from index_server.store.watermarks import Watermarks
+from sealpool.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    SealpoolError,
+    Unavailable,
+)
 from sealpool.runtime.logs import Logger
+from sealpool.validation import check_name
 
 
 class PoolState(StrEnum):
@@ -31,6 +46,7 @@ class _Entry:
     created_at: datetime | None
     pool: Pool | None = None
     failure: str = ""
+    loaded_share: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +59,8 @@ class PoolStatus:
     spec: PoolSpec | None
     created_at: datetime | None
     pool: Pool | None
+    loaded_share: float
+    aliases: list[str]
 
 
 class PoolCatalog:
@@ -58,22 +76,31 @@ class PoolCatalog:
         directory: PoolDirectory,
         *,
         settings: IndexSettings,
+        upkeep: UpkeepSettings,
         limits: Limits,
+        watermarks: Watermarks,
+        places: Places,
         loading_threads: int,
         clock: Callable[[], datetime],
         log: Logger,
     ) -> None:
         self._directory = directory
         self._settings = settings
+        self._upkeep = upkeep
         self._limits = limits
+        self._watermarks = watermarks
+        self._places = places
         self._clock = clock
         self._log = log
         self._guard = threading.Lock()
+        self._aliases = Aliases(directory.root.parent / "aliases.json")
+        self._background = UpkeepThread()
         self._entries: dict[str, _Entry] = {}
         self._loader = ThreadPoolExecutor(loading_threads, thread_name_prefix="load")
 
     def start(self, on_loaded: Callable[[], None]) -> None:
         """Read all pools in the background; call `on_loaded` once each is ready or failed."""
+        self._background.start()
         names = self._directory.names()
         for name in names:
             self._entries[name] = self._known(name)
@@ -93,18 +120,25 @@ class PoolCatalog:
         AlreadyExists, ResourceExhausted
             The name is taken; there are too many pools, or the disk is full.
         """
+        if spec.source is not None:
+            roots = self._places.source_roots
+            uri = allowed_place(spec.source.uri, roots, field="spec.source.uri", setting="source_roots")
+            spec = replace(spec, source=replace(spec.source, uri=uri))
+        return self._make(spec, lambda path: Pool.create(path, spec))
+
+    def _make(self, spec: PoolSpec, fill: Callable[[Path], object]) -> PoolStatus:
         spec.check()
         check_engine(spec, self._settings.rules)
         created_at = self._clock()
         with self._guard:
-            if spec.name in self._entries:
+            if spec.name in self._entries or self._aliases.pool_of(spec.name):
                 raise AlreadyExists("pool", spec.name)
             if len(self._entries) >= self._limits.max_pools:
                 raise ResourceExhausted("one more pool", limit=self._limits.max_pools, setting="max_pools")
             self._entries[spec.name] = _Entry(spec, created_at)
         made = False
         try:
-            self._directory.create(spec, created_at, lambda path: Pool.create(path, spec))
+            self._directory.create(spec, created_at, fill)
             made = True
         finally:
             if not made:
@@ -113,8 +147,39 @@ class PoolCatalog:
         self._load(spec.name)
         return self.status(spec.name)
 
+    def create_snapshot(self, name: str, uri: str) -> tuple[SnapshotInfo, int]:
+        """Write a pool elsewhere; return what was written, and the items.
+
+        Raises
+        ------
+        InvalidArgument
+            The uri is not below one of the snapshot roots.
+        NotFound, FailedPrecondition, AlreadyExists, ResourceExhausted, Unavailable
+            No such pool; a read-only one; something at the uri; the disk there; the object store is away.
+        """
+        place = allowed_place(uri, self._places.snapshot_roots, field="uri", setting="snapshot_roots")
+        return self.get(name).write_snapshot(place)
+
+    def restore_snapshot(self, uri: str, name: str) -> PoolStatus:
+        """Make a pool from a snapshot, under `name`, or for "" the name that it had.
+
+        Raises
+        ------
+        InvalidArgument
+            The uri is not below one of the snapshot roots, or the name is none.
+        NotFound, FailedPrecondition
+            There is no snapshot, or a damaged one.
+        AlreadyExists, ResourceExhausted, Unavailable
+            As `create`; or the object store is away.
+        """
+        place = allowed_place(uri, self._places.snapshot_roots, field="uri", setting="snapshot_roots")
+        spec = read_snapshot_spec(place)
+        if name:
+            spec = replace(spec, name=check_name("name", name))
+        return self._make(spec, lambda path: restore_snapshot(place, path))
+
     def get(self, name: str) -> Pool:
-        """Return a pool that can be used.
+        """Return a pool that can be used, by its name or an alias.
 
         Raises
         ------
@@ -133,17 +198,54 @@ class PoolCatalog:
         return status.pool
 
     def status(self, name: str) -> PoolStatus:
-        """Return how a pool is; raise NotFound if there is none."""
+        """Return how a pool is, by its name or an alias; raise NotFound if there is none."""
         with self._guard:
+            name = self._aliases.pool_of(name) or name
             entry = self._entries.get(name)
             if entry is None:
                 raise NotFound("pool", name)
-            return _status(name, entry)
+            return _status(name, entry, self._aliases.of(name))
 
     def statuses(self) -> list[PoolStatus]:
         """Return how all pools are, by name."""
         with self._guard:
-            return [_status(name, entry) for name, entry in sorted(self._entries.items())]
+            return [_status(name, entry, self._aliases.of(name)) for name, entry in sorted(self._entries.items())]
+
+    def set_alias(self, alias: str, name: str) -> str:
+        """Let `alias` stand for a pool; return the one that it stood for, "" for none.
+
+        Raises
+        ------
+        NotFound
+            There is no such pool.
+        AlreadyExists
+            A pool has this name.
+        InvalidArgument
+            The alias is no name, or `name` is an alias.
+        Unavailable
+            It is being read from disk.
+        ResourceExhausted
+            The disk is full.
+        """
+        check_name("alias", alias)
+        with self._guard:
+            if alias in self._entries:
+                raise AlreadyExists("pool", alias)
+            if self._aliases.pool_of(name):
+                raise InvalidArgument("pool", f"{name!r} is an alias itself")
+            entry = self._entries.get(name)
+            if entry is None:
+                raise NotFound("pool", name)
+            if entry.pool is None and not entry.failure:  # or it is being deleted
+                raise Unavailable(f"pool {name!r} is being read from disk", field="pool")
+            return self._aliases.set(alias, name)
+
+    def delete_alias(self, alias: str) -> None:
+        """Forget an alias; raise NotFound if there is none."""
+        with self._guard:
+            if not self._aliases.pool_of(alias):
+                raise NotFound("alias", alias)
+            self._aliases.delete(alias)
 
     def delete(self, name: str) -> tuple[int, int]:
         """Delete a pool, whether it can be read or not; return its last version and its items, 0 where unknown.
@@ -152,13 +254,22 @@ class PoolCatalog:
         ------
         NotFound
             There is no such pool.
+        FailedPrecondition
+            An alias stands for it, or the name is an alias.
         Unavailable
             It is being read from disk.
         """
         with self._guard:
             entry = self._entries.get(name)
+            if self._aliases.pool_of(name):
+                raise FailedPrecondition(f"{name!r} is an alias: delete the pool by its own name", field="name")
             if entry is None:
                 raise NotFound("pool", name)
+            if self._aliases.of(name):
+                raise FailedPrecondition(
+                    f"alias {self._aliases.of(name)[0]!r} stands for pool {name!r}: switch or delete it first",
+                    field="name",
+                )
             if entry.pool is None and not entry.failure:
                 raise Unavailable(f"pool {name!r} is being read from disk", field="pool")
             # LOADING for all others until it is gone, so that nobody takes the name meanwhile.
@@ -183,6 +294,10 @@ class PoolCatalog:
         self._loader.shutdown(wait=True, cancel_futures=True)
         for status in self.statuses():
             if status.pool:
+                status.pool.begin_closing()
+        self._background.stop()
+        for status in self.statuses():
+            if status.pool:
                 status.pool.close()
         self._directory.close()
 
@@ -200,7 +315,15 @@ class PoolCatalog:
         try:
             check_engine(entry.spec, self._settings.rules)
             pool = Pool.load(
-                self._directory.path(name), entry.spec, settings=self._settings, limits=self._limits, log=self._log
+                self._directory.path(name),
+                entry.spec,
+                settings=self._settings,
+                upkeep=self._upkeep,
+                limits=self._limits,
+                watermarks=self._watermarks,
+                log=self._log,
+                on_change=self._background.wake,
+                progress=lambda share: setattr(entry, "loaded_share", share),
             )
         except (SealpoolError, OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
             failure = str(error) or type(error).__name__
@@ -209,6 +332,8 @@ class PoolCatalog:
             # Also when Lance panics over a torn file, which is no Exception: the pool must not stay LOADING.
             with self._guard:
                 entry.pool, entry.failure = pool, "" if pool else failure
+        if pool:
+            self._background.wake(pool)
 
 
 class _Countdown:
@@ -227,7 +352,7 @@ class _Countdown:
             self._at_zero()
 
 
-def _status(name: str, entry: _Entry) -> PoolStatus:
+def _status(name: str, entry: _Entry, aliases: list[str]) -> PoolStatus:
     failure = entry.failure or (entry.pool.failure if entry.pool else "")
     usable = PoolState.READY if entry.pool else PoolState.LOADING
     return PoolStatus(
@@ -237,4 +362,6 @@ def _status(name: str, entry: _Entry) -> PoolStatus:
         spec=entry.spec,
         created_at=entry.created_at,
         pool=entry.pool,
+        loaded_share=1.0 if entry.pool else entry.loaded_share,
+        aliases=aliases,
     )

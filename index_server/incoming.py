@@ -17,16 +17,8 @@ _MAX_LENGTH: Final = 1e18
 """Beyond it the product of two vectors overflows float32, and FAISS answers with infinity or NaN."""
 
 
-def receive(
-    spec: PoolSpec, batches: Iterable[Records], upload: Upload, *, max_rows: int
-) -> tuple[list[ItemId], list[FloatMatrix]]:
-    """Check items and write them to `upload`.
-
-    Payloads are not kept in memory. Vectors are, because the index needs them once the upload is committed.
-
-    Returns
-    -------
-    All ids, and all vectors in parts, as stored.
+def receive(spec: PoolSpec, batches: Iterable[Records], upload: Upload, *, max_rows: int) -> list[ItemId]:
+    """Check items and write them to `upload`; return their ids. Nothing else of them is kept in memory.
 
     Raises
     ------
@@ -36,7 +28,6 @@ def receive(
         More than `max_rows` items, or the disk is full.
     """
     ids: list[ItemId] = []
-    vectors: list[FloatMatrix] = []
     seen: set[str] = set()
     for batch in batches:
         if not batch.ids and batch.vectors is None:
@@ -47,8 +38,7 @@ def receive(
         stored = _stored(spec, batch)
         upload.write(Records(ids=batch.ids, vectors=stored, payloads=batch.payloads))
         ids += batch.ids
-        vectors.append(stored)
-    return ids, vectors
+    return ids
 
 
 def check_comparable(spec: PoolSpec, vectors: FloatMatrix, *, field: str, rows: int | None = None) -> None:

@@ -2,82 +2,120 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from index_server.engines import ENGINES, BuildRequest
-from index_server.engines.faiss_gpu import MAX_NEIGHBORS as MAX_GPU_NEIGHBORS
+from index_server.engines.recall import RecallReport
 from index_server.engines.selection import Choice, EngineRules, choose, wants_training
-from index_server.geometry import DirectionSum, lengths_of, pair_scores, unit_vectors
-from index_server.items import ItemTable
-from index_server.ports import Addresses, Engine, Rows
-from index_server.records import FloatMatrix, Records
-from index_server.spec import Device, Metric, PoolSpec
+from index_server.geometry import DirectionSum, lengths_of, unit_vectors
+from index_server.merging import Caller, MergeLimits, MergeObserver, SearchMerger
+from index_server.ports import Addresses, Engine, Rows, Scores
+from index_server.records import FloatMatrix
+from index_server.searching import RescoredSearch, without_own
+from index_server.spec import Device, Metric, PoolSpec, VectorType
 from index_server.store.engine_state import EngineState
+from index_server.table.item_table import ItemTable
+from sealpool.runtime.callers import NO_CALLER
 from sealpool.types import ItemId, Vectors
 
-_SPARE: Final = 16
-"""Neighbours fetched beyond k, so that ties at the k-th place are seen."""
-_MAX_FETCH: Final = 16_384
-_GATHER_BYTES: Final = 32 << 20
 _COPY_BYTES: Final = 32 << 20
+_PREFIX_ENGINES: Final = frozenset({"flat", "ivf_flat"})
+"""Their answer to a smaller k is the beginning of that to a larger one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexSettings:
-    """How indexes are built.
+    """How indexes are built and searched.
 
     Parameters
     ----------
     threads
         FAISS threads a call.
     seed
-        Of training.
+        Of training, and of the sample that recall is measured on.
     max_removed_share
         Above this share of masked rows the index is rebuilt without them.
+    merging
+        How searches that wait are merged.
+    observer
+        Is told what was merged.
     """
 
     rules: EngineRules
     threads: int
     seed: int
     max_removed_share: float
+    merging: MergeLimits
+    observer: MergeObserver
 
 
 class Arrivals:
     """Items that are in the engine already, from row `first` on, and in no answer yet."""
 
-    def __init__(self, *, first: int, dimension: int) -> None:
+    def __init__(self, *, first: int, direction: DirectionSum) -> None:
         self.first = first
         self.lengths: list[NDArray[np.float32]] = []
-        self.direction = DirectionSum(dimension)
+        self.direction = direction
         self.longest = 0.0
+
+    @property
+    def count(self) -> int:
+        """Items so far."""
+        return sum(map(len, self.lengths))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Due:
+    """A rebuild that is due: of which engine, and whether that has to be trained."""
+
+    choice: Choice
+    train: bool
 
 
 class PoolIndex:
-    """The items of one pool in memory, searchable.
-
-    Searches are exact in their last step: the engine brings somewhat more rows than asked for, their scores are
-    computed anew in float32, and rows are ordered by score and then by row, which is the pool's order. With an exact
-    engine the answer to a query so depends on the pool and the query alone: not on what else is in the batch, and not
-    on FAISS's rounding. That holds while no more than about 15·k items lie within rounding of the k-th.
+    """The items of one pool in memory, searchable: see RescoredSearch for what an answer is.
 
     Threads: searches and look-ups by many at once; `append`, `stage`, `publish` and `remove` by one, while nobody
-    reads; `maintained` by one, while others read.
+    reads.
+
+    Parameters
+    ----------
+    report
+        What recall was measured, None for an exact engine.
+    directory
+        Where the item table's columns may be paged out to; None keeps them in memory.
     """
 
     def __init__(
-        self, spec: PoolSpec, settings: IndexSettings, *, choice: Choice, state: EngineState | None, engine: Engine
+        self,
+        spec: PoolSpec,
+        settings: IndexSettings,
+        *,
+        choice: Choice,
+        state: EngineState | None,
+        engine: Engine,
+        report: RecallReport | None,
+        directory: Path | None,
     ) -> None:
-        self._spec = spec
-        self._settings = settings
-        self._state = state
-        self._engine = engine
-        self._direction = DirectionSum(spec.dimension)
-        self._longest = 0.0
+        self.spec = spec
+        self.settings = settings
         self.choice = choice
-        self.table = ItemTable()
+        self.state = state
+        self.engine = engine
+        self.report = report
+        self.directory = directory
+        self.table = ItemTable(directory=directory)
+        self._direction = DirectionSum(spec.dimension, metric=spec.metric)
+        self.searching = RescoredSearch(engine, spec.metric, spec.dimension)
+        ratio = settings.merging.max_k_ratio if engine.name in _PREFIX_ENGINES else 1.0
+        self._merger = SearchMerger(
+            self.searching.nearest, replace(settings.merging, max_k_ratio=ratio), observer=settings.observer
+        )
 
     @classmethod
     def load(
@@ -87,25 +125,40 @@ class PoolIndex:
         *,
         state: EngineState | None,
         addresses: Addresses,
-        items: Iterable[Records],
+        items: Iterable[tuple[pa.Array, FloatMatrix]],
+        directory: Path | None,
+        progress: Callable[[float], None],
     ) -> "PoolIndex":
-        """Return an index of `items`, which come in the pool's order and have `addresses` (n,).
+        """Return an index of `items`, ids and vectors in parts, which come in the pool's order and have `addresses`.
 
-        Without a `state` it is exact at first, even where the pool wants an engine that has to be trained; `maintained`
-        gives that one.
+        Without a `state` it is exact at first, even where the pool wants an engine that has to be trained; `due` says
+        so. `progress` is told the share that is in.
         """
         trained_on = state.trained_on if state else 0
         choice = choose(spec, items=len(addresses), trained_on=trained_on, rules=settings.rules)
-        if wants_training(choice, spec, items=len(addresses), trained_on=trained_on):
-            choice = replace(choice, kind=ENGINES["flat"])
-        engine = _build(spec, settings, choice, items=len(addresses), state=state, sample=_nothing)
-        index = cls(spec, settings, choice=choice, state=state, engine=engine)
+        if not choice.kind.exact and (
+            state is None
+            or state.engine != choice.kind.name
+            or wants_training(choice, spec, items=len(addresses), trained_on=trained_on)
+        ):
+            # On the CPU: what is to be compressed for a GPU need not fit there whole.
+            reason = f"exact until {choice.kind.name} is built"
+            choice = replace(choice, kind=ENGINES["flat"], device=Device.CPU, reason=reason)
+        engine = build_engine(
+            spec, settings, choice, items=len(addresses), state=state, sample=_nothing, directory=directory
+        )
+        report = None
+        if state is not None and not choice.kind.exact:
+            engine.breadth = state.breadth
+            report = RecallReport(
+                recall=state.recall, k=state.recall_k, queries=state.recall_queries, breadth=state.breadth, met=True
+            )
+        index = cls(spec, settings, choice=choice, state=state, engine=engine, report=report, directory=directory)
         start = 0
-        for records in items:
-            if records.vectors is None:
-                raise ValueError("items without vectors cannot be indexed")
-            index.append(records.ids, records.vectors, addresses[start : start + len(records)])
-            start += len(records)
+        for ids, vectors in items:
+            index.append(ids, vectors, addresses[start : start + len(ids)])
+            start += len(ids)
+            progress(start / len(addresses))
         if start != len(addresses):
             raise ValueError(f"{start} items came, not {len(addresses)}")
         return index
@@ -114,16 +167,11 @@ class PoolIndex:
         return len(self.table)
 
     @property
-    def engine(self) -> Engine:
-        """The engine in use."""
-        return self._engine
+    def recall(self) -> float:
+        """Share of the true neighbours that the engine finds, measured on a sample; 1 for an exact one."""
+        return 1.0 if self.report is None else self.report.recall
 
-    @property
-    def state(self) -> EngineState | None:
-        """What the last training found."""
-        return self._state
-
-    def append(self, ids: Sequence[ItemId], vectors: FloatMatrix, addresses: Addresses) -> None:
+    def append(self, ids: Sequence[ItemId] | pa.Array, vectors: FloatMatrix, addresses: Addresses) -> None:
         """Take in items whose ids the index does not have, with vectors (n, d) as stored."""
         arrivals = self.arrivals()
         self.stage(arrivals, vectors)
@@ -131,34 +179,50 @@ class PoolIndex:
 
     def arrivals(self) -> Arrivals:
         """Begin to take in items that are in no answer before they are published."""
-        return Arrivals(first=self._engine.size, dimension=self._spec.dimension)
+        direction = DirectionSum(self.spec.dimension, metric=self.spec.metric)
+        return Arrivals(first=self.engine.size, direction=direction)
 
     def stage(self, arrivals: Arrivals, vectors: FloatMatrix) -> None:
         """Put some more vectors (n, d), as stored, into the engine."""
         lengths = lengths_of(vectors)
         compared = self._compared(vectors, lengths)
-        self._engine.add(np.arange(self._engine.size, self._engine.size + len(vectors)), compared)
+        self.engine.add(np.arange(self.engine.size, self.engine.size + len(vectors)), compared)
         arrivals.lengths.append(lengths.astype(np.float32))
         arrivals.direction.add(compared)
         arrivals.longest = max(arrivals.longest, float(lengths.max(initial=0)))
 
-    def publish(self, arrivals: Arrivals, ids: Sequence[ItemId], addresses: Addresses) -> None:
+    def publish(self, arrivals: Arrivals, ids: Sequence[ItemId] | pa.Array, addresses: Addresses) -> None:
         """Let what was staged since `arrivals` be found, as the items `ids`, which the index does not have."""
         if not len(ids):
             return
         self.table.skip_to(arrivals.first)  # what was staged before, and never published
-        self._engine.reveal(self.table.append(ids, addresses, np.concatenate(arrivals.lengths)))
+        self.engine.reveal(self.table.append(ids, addresses, np.concatenate(arrivals.lengths)))
         self._direction.merge(arrivals.direction)
-        self._longest = max(self._longest, arrivals.longest)
+        self.searching.longest = max(self.searching.longest, arrivals.longest)
+
+    def adopt(self, other: "PoolIndex", rows: Rows) -> Rows:
+        """Take in the items at `rows` of another index of this pool; return the rows that they have here."""
+        added = []
+        for part in blocks(rows, _COPY_BYTES // (4 * self.spec.dimension)):
+            vectors = other.engine.vectors(part)
+            self.engine.add(np.arange(self.engine.size, self.engine.size + len(part)), vectors)
+            self._direction.add(vectors)
+            mine = self.table.extend_from(other.table, part)
+            self.engine.reveal(mine)
+            added.append(mine)
+        self.searching.longest = max(self.searching.longest, other.searching.longest)
+        return np.concatenate([np.empty(0, np.int64), *added])
 
     def remove(self, rows: Rows) -> None:
         """Let the items at `rows` go."""
-        for part in _blocks(rows, _COPY_BYTES // (4 * self._spec.dimension)):
-            self._direction.remove(self._engine.vectors(part))
-        self._engine.remove(rows)
+        for part in blocks(rows, _COPY_BYTES // (4 * self.spec.dimension)):
+            self._direction.remove(self.engine.vectors(part))
+        self.engine.remove(rows)
         self.table.retire(rows)
 
-    def search(self, queries: Vectors, k: int, *, excluded: Rows | None = None) -> tuple[Rows, NDArray[np.float32]]:
+    def search(
+        self, queries: Vectors, k: int, *, excluded: Rows | None = None, caller: Caller = NO_CALLER
+    ) -> tuple[Rows, Scores]:
         """Return the k nearest rows of each query and their scores, each (q, k); rows are −1 where there are fewer.
 
         Parameters
@@ -168,135 +232,70 @@ class PoolIndex:
         excluded
             Rows that are in no answer.
         """
-        return self._search(self._compared(queries, lengths_of(queries)), k, excluded=excluded, own=None)
+        return self._nearest(self._compared(queries, lengths_of(queries)), k, excluded, caller)
 
-    def _search(
-        self, compared: Vectors, k: int, *, excluded: Rows | None, own: Rows | None
-    ) -> tuple[Rows, NDArray[np.float32]]:
-        rows = np.full((len(compared), k), -1, np.int64)
-        scores = np.zeros((len(compared), k), np.float32)
-        if not len(self.table):
-            return rows, scores
-        unclear, fetch = np.arange(len(compared)), k + _SPARE
-        limit = self._fetch_limit(k)
-        while len(unclear):
-            fetch = min(fetch, limit)
-            left = []
-            for some in _blocks(unclear, _GATHER_BYTES // (4 * fetch * self._spec.dimension)):
-                mine = None if own is None else own[some]
-                rows[some], scores[some], clear = self._search_once(compared[some], k, fetch, excluded, mine)
-                left.append(some[~clear])
-            if fetch == limit:
-                break
-            unclear, fetch = np.concatenate(left), 4 * fetch
-        return rows, scores
-
-    def _fetch_limit(self, k: int) -> int:
-        reachable = MAX_GPU_NEIGHBORS if self._engine.device == Device.CUDA else _MAX_FETCH
-        return max(min(reachable, 16 * (k + _SPARE), len(self.table)), k + 1)
-
-    def _search_once(
-        self, compared: Vectors, k: int, fetch: int, excluded: Rows | None, own: Rows | None
-    ) -> tuple[Rows, NDArray[np.float32], NDArray[np.bool_]]:
-        """Return rows and scores (q, k) out of `fetch` > k neighbours, and for which queries that is surely right."""
-        found, rough = self._engine.search(compared, fetch, excluded=excluded)
-        neighbors = self._engine.vectors(np.maximum(found, 0).reshape(-1)).reshape(*found.shape, -1)
-        scores = pair_scores(self._spec.metric, compared, neighbors)
-        valid = found >= 0
-        if own is not None:
-            valid &= found != own[:, None]
-        sign = -1 if self._spec.metric.higher_is_nearer else 1
-        keys = np.where(valid, sign * scores, np.inf)
-        best = np.lexsort((found, keys), axis=-1)[:, :k]
-        rows = np.where(np.take_along_axis(valid, best, -1), np.take_along_axis(found, best, -1), -1)
-        clear = (found[:, -1] < 0) | self._beyond(compared, np.take_along_axis(keys, best, -1)[:, -1], rough[:, -1])
-        return rows, np.where(rows < 0, 0, np.take_along_axis(scores, best, -1)), clear
-
-    def _beyond(self, compared: Vectors, kth: NDArray[np.float64], last: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Whether the `last` score that an engine gave is surely worse than that of the k-th row (a key, exact): (q,).
-
-        Surely: by more than the rounding of a float32 product of d terms.
-        """
-        longest = 1.0 if self._spec.metric is Metric.COSINE else self._longest
-        rounding = 4 * np.sqrt(self._spec.dimension) * np.finfo(np.float32).eps
-        if self._spec.metric is Metric.L2:
-            beyond: NDArray[np.bool_] = kth**2 < last - rounding * (lengths_of(compared) + longest) ** 2
-        else:
-            beyond = -kth > last + rounding * lengths_of(compared) * longest
-        return beyond
-
-    def search_rows(self, rows: Rows, k: int, *, excluded: Rows | None = None) -> tuple[Rows, NDArray[np.float32]]:
+    def search_rows(
+        self, rows: Rows, k: int, *, excluded: Rows | None = None, caller: Caller = NO_CALLER
+    ) -> tuple[Rows, Scores]:
         """Return what `search` does for the items at `rows` as queries, each left out of its own answer."""
         if not len(rows):
             return np.empty((0, k), np.int64), np.empty((0, k), np.float32)
-        return self._search(self._engine.vectors(rows), k, excluded=excluded, own=rows)
+        found, scores = self._nearest(self.engine.vectors(rows), k + 1, excluded, caller)
+        return without_own(found, scores, rows)
 
     def stored_vectors(self, rows: Rows) -> FloatMatrix:
         """Return the vectors of `rows` as the pool keeps them: (n, d) float32 or float16.
 
-        From memory. Under cosine they are unit vectors times length, so a float32 may differ from the stored one in its
-        last place; float16 does not.
+        From memory. Under cosine they are unit vectors times length, so they may differ from the stored ones in the
+        last places.
         """
-        vectors = self._engine.vectors(rows)
-        if self._spec.metric is Metric.COSINE:
-            vectors = vectors * self.table.lengths_at(rows)[:, None]
-        return vectors.astype(self._spec.vector_type.dtype, copy=False)
+        vectors = self.engine.vectors(rows)
+        if self.spec.metric is Metric.COSINE:
+            vectors = np.multiply(vectors, self.table.lengths_at(rows)[:, None], out=vectors)
+        return vectors.astype(self.spec.vector_type.dtype, copy=False)
 
     def mean_direction(self, *, without: Rows) -> NDArray[np.float32]:
         """Return the mean unit vector of the items, less those at `without`: (d,) float32."""
-        left_out = DirectionSum(self._spec.dimension)
-        for part in _blocks(without, _COPY_BYTES // (4 * self._spec.dimension)):
-            left_out.add(self._engine.vectors(part))
+        left_out = DirectionSum(self.spec.dimension, metric=self.spec.metric)
+        for part in blocks(without, _COPY_BYTES // (4 * self.spec.dimension)):
+            left_out.add(self.engine.vectors(part))
         return self._direction.mean(len(self.table) - len(without), without=left_out)
 
-    def sample(self, count: int) -> Vectors:
-        """Return the vectors of `count` items spread evenly over the pool's order, or of all if there are fewer."""
-        live = self.table.live_rows()
-        if len(live) > count:
-            live = live[np.linspace(0, len(live) - 1, count).astype(np.int64)]
-        return self._engine.vectors(live)
+    def due(self) -> Due | None:
+        """Return the rebuild that is due, or None if this index is well.
 
-    def maintained(self) -> "PoolIndex | None":
-        """Return an index of the same items that should take the place of this one, or None if this one is well.
-
-        It is another when the pool has outgrown its engine, when training is due, or when too many rows are masked.
+        One is when the pool has outgrown its engine, when training is due, or when too many rows are masked.
         """
-        trained_on = self._state.trained_on if self._state else 0
-        choice = choose(self._spec, items=len(self), trained_on=trained_on, rules=self._settings.rules)
-        train = wants_training(choice, self._spec, items=len(self), trained_on=trained_on)
-        masked = self._engine.removed > self._settings.max_removed_share * max(self._engine.size, 1024)
+        trained_on = self.state.trained_on if self.state else 0
+        choice = choose(self.spec, items=len(self), trained_on=trained_on, rules=self.settings.rules)
+        train = wants_training(choice, self.spec, items=len(self), trained_on=trained_on)
+        masked = self.engine.removed > self.settings.max_removed_share * max(self.engine.size, 1024)
         same = choice.kind is self.choice.kind and choice.device is self.choice.device
         if same and not train and not masked:
             self.choice = choice
             return None
-        return self._rebuilt(choice, train=train)
+        return Due(choice=choice, train=train)
 
     def close(self) -> None:
-        """Free device memory. `stored_vectors` and `table` may still be read after it."""
-        self._engine.close()
+        """Free device memory and disk. `stored_vectors` and `table` may still be read after it."""
+        self.engine.close()
+        self.table.close()
 
-    def _rebuilt(self, choice: Choice, *, train: bool) -> "PoolIndex":
-        live = self.table.live_rows()
-        state = None if train else self._state
-        engine = _build(self._spec, self._settings, choice, items=len(live), state=state, sample=self.sample)
-        for part in _blocks(live, _COPY_BYTES // (4 * self._spec.dimension)):
-            engine.add(np.arange(engine.size, engine.size + len(part)), self._engine.vectors(part))
-        engine.reveal(np.arange(len(live)))
-        content = engine.save()
-        if train and content is not None:
-            state = EngineState(engine=engine.name, trained_on=len(live), content=content)
-        other = PoolIndex(self._spec, self._settings, choice=choice, state=state, engine=engine)
-        other.table = self.table.compacted()
-        other._direction, other._longest = self._direction, self._longest
-        return other
+    def _nearest(self, compared: Vectors, k: int, excluded: Rows | None, caller: Caller) -> tuple[Rows, Scores]:
+        if excluded is None or not len(excluded):
+            return self._merger.submit(compared, k, caller=caller)
+        return self.searching.nearest(compared, k, excluded=excluded)
 
     def _compared(self, vectors: FloatMatrix, lengths: NDArray[np.float64]) -> Vectors:
-        if self._spec.metric is Metric.COSINE:
-            return unit_vectors(vectors, lengths)
-        return vectors.astype(np.float32, copy=False)
+        if self.spec.metric is not Metric.COSINE:
+            return vectors.astype(np.float32, copy=False)
+        units = unit_vectors(vectors, lengths)
+        if self.spec.vector_type is VectorType.FLOAT16:
+            return units.astype(np.float16).astype(np.float32)  # what every engine can keep to the last bit
+        return units
 
 
-def _build(
+def build_engine(
     spec: PoolSpec,
     settings: IndexSettings,
     choice: Choice,
@@ -304,7 +303,9 @@ def _build(
     items: int,
     state: EngineState | None,
     sample: Callable[[int], Vectors],
+    directory: Path | None,
 ) -> Engine:
+    """Return an empty engine as `choice` says, with what was trained before where that is `state`."""
     saved = state.content if state and state.engine == choice.kind.name else None
     request = BuildRequest(
         dimension=spec.dimension,
@@ -316,14 +317,19 @@ def _build(
         saved=saved,
         threads=settings.threads,
         seed=settings.seed,
+        vector_type=spec.vector_type,
+        scratch_dir=directory,
+        gpus=settings.rules.gpus,
+        gpu_layout=settings.rules.gpu_layout,
     )
     return choice.kind.build(request)
 
 
-def _nothing(count: int) -> Vectors:
-    raise AssertionError(f"training on {count} vectors of an index that has none yet")
-
-
-def _blocks(positions: Rows, size: int) -> Iterator[NDArray[np.int64]]:
+def blocks(positions: Rows, size: int) -> Iterator[NDArray[np.int64]]:
+    """Cut `positions` into parts of `size`, or of one."""
     for start in range(0, len(positions), max(1, size)):
         yield positions[start : start + max(1, size)]
+
+
+def _nothing(count: int) -> Vectors:
+    raise AssertionError(f"training on {count} vectors of an index that has none yet")

@@ -1,13 +1,30 @@
 """Messages of the contract, and the plain types they stand for."""
 
 from collections.abc import Sequence
+from dataclasses import fields
+
+import numpy as np
 
 from index_server.candidates.book import CampaignView
+from index_server.candidates.state import Standing
 from index_server.catalog import PoolState, PoolStatus
+from index_server.pool import NamedReason
 from index_server.records import PayloadColumns, Records
-from index_server.spec import Device, EngineOptions, Metric, PoolSpec, VectorType
+from index_server.scoring import LinearModel
+from index_server.spec import (
+    DEFAULT_GRAPH_NEIGHBORS,
+    DEFAULT_MIN_RECALL,
+    Device,
+    EngineOptions,
+    GraphKind,
+    GraphSpec,
+    LanceSource,
+    Metric,
+    PoolSpec,
+    VectorType,
+)
 from sealpool.errors import InvalidArgument
-from sealpool.matrix import from_matrix, to_matrix
+from sealpool.matrix import from_matrix, write_matrix
 from sealpool.types import ItemId
 from sealpool.v1 import common_pb2, index_pb2
 from sealpool.validation import check_payload_lists
@@ -30,7 +47,21 @@ _STATES = {
     PoolState.READY: index_pb2.POOL_STATE_READY,
     PoolState.FAILED: index_pb2.POOL_STATE_FAILED,
 }
-_OPTIONS = ("ivf_lists", "ivf_probes", "hnsw_neighbors", "hnsw_ef_construction", "hnsw_ef_search")
+_OPTIONS = [field.name for field in fields(EngineOptions)]
+_GRAPH_KINDS = {
+    index_pb2.NEIGHBOR_GRAPH_KIND_UNSPECIFIED: GraphKind.NONE,
+    index_pb2.NEIGHBOR_GRAPH_KIND_NONE: GraphKind.NONE,
+    index_pb2.NEIGHBOR_GRAPH_KIND_LAZY: GraphKind.LAZY,
+    index_pb2.NEIGHBOR_GRAPH_KIND_FULL: GraphKind.FULL,
+}
+_GRAPH_KINDS_ON_WIRE = {kind: number for number, kind in _GRAPH_KINDS.items() if number}
+_STANDINGS = {
+    Standing.OUTSIDE: index_pb2.CANDIDATE_STATE_OUTSIDE,
+    Standing.CANDIDATE: index_pb2.CANDIDATE_STATE_CANDIDATE,
+    Standing.LABELLED: index_pb2.CANDIDATE_STATE_LABELLED,
+    Standing.LEFT: index_pb2.CANDIDATE_STATE_LEFT,
+}
+_SOURCE_FIELDS = [field.name for field in fields(LanceSource)]
 
 
 def from_spec(spec: index_pb2.PoolSpec) -> PoolSpec:
@@ -39,7 +70,7 @@ def from_spec(spec: index_pb2.PoolSpec) -> PoolSpec:
     Raises
     ------
     InvalidArgument
-        A metric, dtype or device that the contract does not have.
+        A metric, dtype, device or kind of graph that the contract does not have.
     """
     if spec.metric not in _METRICS:
         raise InvalidArgument("spec.metric", f"{spec.metric} is not a metric")
@@ -47,6 +78,8 @@ def from_spec(spec: index_pb2.PoolSpec) -> PoolSpec:
         raise InvalidArgument("spec.dtype", f"{spec.dtype} is not a dtype")
     if spec.device not in ("", *Device):
         raise InvalidArgument("spec.device", f"{spec.device!r} is not one of {', '.join(Device)}")
+    if spec.neighbor_graph.kind not in _GRAPH_KINDS:
+        raise InvalidArgument("spec.neighbor_graph.kind", f"{spec.neighbor_graph.kind} is not a kind of graph")
     return PoolSpec(
         name=spec.name,
         dimension=spec.dimension,
@@ -55,6 +88,12 @@ def from_spec(spec: index_pb2.PoolSpec) -> PoolSpec:
         engine=spec.engine or "auto",
         device=Device(spec.device or "auto"),
         options=EngineOptions(**{name: getattr(spec.options, name) for name in _OPTIONS}),
+        min_recall=spec.min_recall or DEFAULT_MIN_RECALL,
+        graph=GraphSpec(
+            kind=_GRAPH_KINDS[spec.neighbor_graph.kind],
+            neighbors=spec.neighbor_graph.neighbors or DEFAULT_GRAPH_NEIGHBORS,
+        ),
+        source=_from_source(spec.source) if spec.HasField("source") else None,
     )
 
 
@@ -68,6 +107,13 @@ def to_spec(spec: PoolSpec) -> index_pb2.PoolSpec:
         engine=spec.engine,
         device=spec.device.value,
         options=index_pb2.EngineOptions(**{name: getattr(spec.options, name) for name in _OPTIONS}),
+        min_recall=spec.min_recall,
+        neighbor_graph=index_pb2.NeighborGraph(
+            kind=_GRAPH_KINDS_ON_WIRE[spec.graph.kind], neighbors=spec.graph.neighbors
+        ),
+        source=None
+        if spec.source is None
+        else index_pb2.LanceSource(**{name: getattr(spec.source, name) for name in _SOURCE_FIELDS}),
     )
 
 
@@ -77,6 +123,8 @@ def to_pool(status: PoolStatus) -> index_pb2.Pool:
         spec=to_spec(status.spec) if status.spec else index_pb2.PoolSpec(name=status.name),
         state=_STATES[status.state],
         engine_reason=status.failure,
+        aliases=status.aliases,
+        loaded_share=status.loaded_share,
     )
     if status.created_at is not None:
         pool.created_at.FromDatetime(status.created_at)
@@ -87,7 +135,41 @@ def to_pool(status: PoolStatus) -> index_pb2.Pool:
         pool.engine_reason = status.failure or index.choice.reason
         pool.index_bytes = index.engine.memory_bytes
         pool.campaigns.extend(status.pool.campaign_sizes())
+        pool.recall = index.recall
+        pool.building = status.pool.upkeep.building
+        pool.graph_items = status.pool.graph_items
+        pool.read_only = status.pool.spec.source is not None
     return pool
+
+
+def to_reason(reason: NamedReason) -> index_pb2.CandidateReason:
+    """Encode why an item is, or is not, a candidate."""
+    return index_pb2.CandidateReason(
+        id=reason.item_id,
+        state=_STANDINGS[reason.reason.standing],
+        source_id=reason.source_id,
+        score=reason.reason.score,
+        version=reason.reason.version,
+    )
+
+
+def from_model(request: index_pb2.ScoreCandidatesRequest, *, dimension: int) -> LinearModel:
+    """Decode a linear model of vectors of this dimension.
+
+    Raises
+    ------
+    InvalidArgument, ResourceExhausted
+        It is none, or too large.
+    """
+    if not request.HasField("weights"):
+        raise InvalidArgument("weights", "is missing")
+    weights = from_matrix(request.weights, field="weights").astype(np.float32)
+    biases = np.zeros(len(weights), np.float32)
+    if request.HasField("biases"):
+        biases = from_matrix(request.biases, field="biases").astype(np.float32).reshape(-1)
+    model = LinearModel(weights=weights, biases=biases, multilabel=request.multilabel)
+    model.check(dimension)
+    return model
 
 
 def from_items(batch: common_pb2.ItemBatch) -> Records:
@@ -118,7 +200,7 @@ def to_items(records: Records) -> common_pb2.ItemBatch:
     """Encode items; a payload column without any content is left empty."""
     batch = common_pb2.ItemBatch(ids=records.ids)
     if records.vectors is not None:
-        batch.vectors.CopyFrom(to_matrix(records.vectors))
+        write_matrix(batch.vectors, records.vectors)
     if records.payloads is not None:
         batch.payloads.CopyFrom(
             common_pb2.Payloads(
@@ -138,8 +220,13 @@ def to_info(view: CampaignView, *, pool_size: int) -> common_pb2.CandidatePoolIn
         pool_share=view.size / pool_size if pool_size else 0.0,
         added=len(view.difference.added),
         removed=len(view.difference.removed),
-        labelled=len(view.labelled),
+        labelled=view.labelled_count,
     )
+
+
+def _from_source(source: index_pb2.LanceSource) -> LanceSource:
+    told = {name: getattr(source, name) for name in _SOURCE_FIELDS}
+    return LanceSource(**{name: value for name, value in told.items() if value}, **({} if source.uri else {"uri": ""}))
 
 
 def _column(values: Sequence[str]) -> Sequence[str]:

@@ -1,125 +1,184 @@
 """One pool: its store, its index and its candidate pools, changed together and read together."""
 
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from index_server.answers import Changed, Expansion, IndexNeighbourhood, Neighbors, Reading, read_rows, take
-from index_server.candidates.book import CampaignBook, CampaignSize, CampaignView
+from index_server.candidates.book import CampaignBook, CampaignSize, CampaignView, Labels
 from index_server.candidates.journal import Journal
-from index_server.concurrency import ReadWriteLock
-from index_server.incoming import check_comparable, receive
-from index_server.index import Arrivals, IndexSettings, PoolIndex
+from index_server.candidates.state import NO_ROWS, Reason
+from index_server.graph.reachability import Reachability, reachable_share
+from index_server.incoming import check_comparable
+from index_server.index import IndexSettings, PoolIndex
 from index_server.limits import Limits
-from index_server.ports import Addresses, OutcomeUnknown, Rows, Snapshot, Store, Upload
+from index_server.merging import Caller
+from index_server.pool_graph import PoolGraph
+from index_server.pool_state import PoolState
+from index_server.ports import CandidatePolicy, PolicyOptions, Rows, Scores, Snapshot
 from index_server.records import FloatMatrix, Records
+from index_server.scoring import LinearModel, score_rows
 from index_server.spec import PoolSpec
-from index_server.store.engine_state import read_engine_state, write_engine_state
+from index_server.store.engine_state import read_engine_state
+from index_server.store.foreign import ForeignLanceStore
+from index_server.store.lance_snapshot import LanceSnapshot
 from index_server.store.lance_store import LanceStore
-from sealpool.errors import FailedPrecondition, SealpoolError, Unavailable
+from index_server.store.snapshots import SnapshotInfo, write_snapshot
+from index_server.store.watermarks import Watermarks
+from index_server.upkeep import PoolUpkeep
+from index_server.writing import PoolWriter
+from sealpool.errors import FailedPrecondition
+from sealpool.runtime.callers import NO_CALLER
 from sealpool.runtime.logs import Logger
 from sealpool.types import ItemId, Vectors
 
-_STAGED_ROWS: Final = 128
-"""Items that enter the engine between two searches. `hnsw` takes about a millisecond for each."""
+_SCORED_ROWS: Final = 8192
+_REACH_SEARCHES: Final = 20_000
+"""Searches for an estimate of what can be reached: some seconds. With a complete graph they are look-ups."""
+_REACH_SAMPLE: Final = 200
+_REACH_BACKWARD: Final = 200
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpkeepSettings:
+    """See PoolUpkeep."""
+
+    patience_s: float
+    compaction_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredItems:
+    """The best items by a linear model, at one version of the pool and of the candidate pool (0 for none)."""
+
+    version: int
+    candidate_version: int
+    ids: list[ItemId]
+    scores: Scores
+    scored: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NamedReason:
+    """Why an item is, or is not, a candidate. `source_id` is "" where none is known."""
+
+    item_id: ItemId
+    source_id: str
+    reason: Reason
 
 
 class Pool:
-    """One pool.
-
-    Three locks, always taken in this order, with that of one campaign (in CampaignBook) before the last:
-
-    1. `_writer`: one change of items at a time.
-    2. `_gate`: candidate pools are read and grown by many; a change of items closes the gate from before it is written
-       down until it is visible, so that a candidate pool is always derived from exactly one pool version.
-    3. `_view`: table, index and snapshot are read by many, and exchanged for the next version's under the write lock,
-       which is held for no more than that. New items enter the engine before, masked, and some at a time. A writer who
-       waits holds up new readers, so nobody holds this lock for longer than one search, and an index is replaced only
-       once expansions, which are many searches, have ended.
-
-    After an error that leaves open whether a change happened, `failure` says so, and the pool answers nothing until it
-    is loaded anew.
-    """
+    """One pool. What it consists of and how that is kept in step, PoolState says; how it changes, PoolWriter."""
 
     def __init__(
-        self,
-        spec: PoolSpec,
-        *,
-        store: Store,
-        index: PoolIndex,
-        campaigns: CampaignBook,
-        state_path: Path,
-        limits: Limits,
-        log: Logger,
+        self, state: PoolState, *, upkeep: UpkeepSettings, on_change: Callable[["Pool"], None] = lambda _: None
     ) -> None:
-        self.spec = spec
-        self.failure = ""
-        self._store = store
-        self._snapshot: Snapshot = store.snapshot()
-        self._index = index
-        self._campaigns = campaigns
-        self._state_path = state_path
-        self._limits = limits
-        self._log = log
-        self._writer = threading.Lock()
-        self._gate = ReadWriteLock()
-        self._view = ReadWriteLock()
-        self._discard_due = False
-        self._closed = False
+        self._state = state
+        self._writer = PoolWriter(state, on_change=lambda: on_change(self))
+        self.upkeep = PoolUpkeep(
+            state,
+            busy=lambda: self._writer.uploads > 0,
+            patience_s=upkeep.patience_s,
+            compaction_bytes=upkeep.compaction_bytes,
+        )
 
     @classmethod
-    def load(cls, directory: Path, spec: PoolSpec, *, settings: IndexSettings, limits: Limits, log: Logger) -> "Pool":
-        """Read a pool from disk.
+    def load(
+        cls,
+        directory: Path,
+        spec: PoolSpec,
+        *,
+        settings: IndexSettings,
+        upkeep: UpkeepSettings,
+        limits: Limits,
+        watermarks: Watermarks,
+        log: Logger,
+        on_change: Callable[["Pool"], None] = lambda _: None,
+        progress: Callable[[float], None] = lambda _: None,
+    ) -> "Pool":
+        """Read a pool from disk. `on_change` is called after each change: upkeep may be due.
 
         Raises
         ------
         SealpoolError, OSError, ValueError, RuntimeError
             It cannot be read.
         """
-        store = LanceStore.open(directory)
+        store = LanceStore.open(directory) if spec.source is None else ForeignLanceStore.open(directory, spec)
         snapshot = store.snapshot()
-        state_path = directory / "engine.state"
-        state = read_engine_state(state_path)
         index = PoolIndex.load(
             spec,
             settings,
-            state=state,
+            state=read_engine_state(directory / "engine.state"),
             addresses=snapshot.addresses(),
-            items=snapshot.scan(vectors=True, payloads=False),
+            items=((part.ids, part.vectors) for part in snapshot.items()),
+            directory=directory,
+            progress=progress,
         )
-        campaigns = CampaignBook(Journal(directory / "candidates.sqlite"), pool_version=store.version, limits=limits)
-        pool = cls(spec, store=store, index=index, campaigns=campaigns, state_path=state_path, limits=limits, log=log)
-        pool._maintain()
-        return pool
+        journal = Journal(directory / "candidates.sqlite")
+        campaigns = CampaignBook(journal, index.table, pool_version=store.version, limits=limits)
+        state = PoolState(
+            directory,
+            spec,
+            store=store,
+            index=index,
+            campaigns=campaigns,
+            graph=PoolGraph.open(directory, index, store_version=store.version),
+            limits=limits,
+            watermarks=watermarks,
+            log=log,
+        )
+        return cls(state, upkeep=upkeep, on_change=on_change)
 
     @classmethod
     def create(cls, directory: Path, spec: PoolSpec) -> None:
-        """Put an empty pool's files into `directory`, synced."""
-        LanceStore.create(directory, dimension=spec.dimension, vector_type=spec.vector_type)
+        """Put an empty pool's files into `directory`, synced; or what opens the data set that it is to be read from.
+
+        Raises
+        ------
+        InvalidArgument
+            That data set cannot be read or does not fit the pool.
+        """
+        if spec.source is None:
+            LanceStore.create(directory, dimension=spec.dimension, vector_type=spec.vector_type)
+        else:
+            ForeignLanceStore.create(directory, spec)
+
+    @property
+    def spec(self) -> PoolSpec:
+        """What the pool is."""
+        return self._state.spec
+
+    @property
+    def failure(self) -> str:
+        """Why the pool answers nothing any more, "" as long as it does."""
+        return self._state.failure
 
     @property
     def version(self) -> int:
         """The present version."""
-        return self._snapshot.version
+        return self._state.snapshot.version
 
     @property
     def size(self) -> int:
         """Items."""
-        return len(self._index)
+        return len(self._state.index)
 
     @property
     def index(self) -> PoolIndex:
         """The index in use now."""
-        return self._index
+        return self._state.index
+
+    @property
+    def graph_items(self) -> int:
+        """Items whose neighbours are known in the neighbour graph."""
+        return 0 if self._state.graph is None else self._state.graph.known_items
 
     def campaign_sizes(self) -> dict[str, CampaignSize]:
         """Return how large each campaign's candidate pool is."""
-        return self._campaigns.sizes()
+        return self._state.campaigns.sizes()
 
     def upsert(self, batches: Iterable[Records]) -> Changed:
         """Add items or replace them, all batches as one change. An error that `batches` raise undoes all of it.
@@ -131,19 +190,11 @@ class Pool:
         ResourceExhausted
             Too many rows, or the disk is full.
         """
-        upload = self._store.begin()
-        try:
-            ids, vectors = receive(self.spec, batches, upload, max_rows=self._limits.max_upsert_rows)
-            if not ids:
-                return Changed(version=self.version)
-            upload.finish()
-            return self._change(upload, ids, vectors, deleted=[])
-        finally:
-            upload.abort()
+        return self._writer.upsert(batches)
 
     def delete(self, ids: Sequence[ItemId]) -> Changed:
         """Delete items; those that the pool does not have are counted as missing."""
-        return self._change(None, [], [], deleted=ids)
+        return self._writer.delete(ids)
 
     def read(self, ids: Sequence[ItemId], *, vectors: bool, payloads: bool, allow_missing: bool) -> Reading:
         """Return the items of `ids` in that order, as they are now.
@@ -153,23 +204,23 @@ class Pool:
         NotFound
             The pool lacks one, unless `allow_missing`.
         """
-        with self._reading():
-            table = self._index.table
+        with self._state.reading():
+            table = self._state.index.table
             rows = table.find(ids) if allow_missing else table.lookup(ids)
             rows = rows[rows >= 0]
-            snapshot, addresses = self._snapshot, table.addresses_at(rows)
+            snapshot, addresses = self._state.snapshot, table.addresses_at(rows)
             if not vectors and not payloads:
                 return Reading(version=snapshot.version, parts=iter([Records(ids=table.ids_at(rows))]))
         size = read_rows(self.spec.dimension, payloads=payloads)
         parts = take(snapshot, addresses, size, vectors=vectors, payloads=payloads)
-        return Reading(version=snapshot.version, parts=self._while_open(parts))
+        return Reading(version=snapshot.version, parts=self._state.while_open(parts))
 
     def scan(self, *, vectors: bool, payloads: bool) -> Reading:
         """Return all items in the pool's order, as they are now."""
-        with self._reading():
-            snapshot = self._snapshot
+        with self._state.reading():
+            snapshot = self._state.snapshot
         parts = snapshot.scan(vectors=vectors, payloads=payloads)
-        return Reading(version=snapshot.version, parts=self._while_open(parts))
+        return Reading(version=snapshot.version, parts=self._state.while_open(parts))
 
     def sample(self, count: int, *, seed: int, campaign: str, exclude: Sequence[ItemId]) -> tuple[int, list[ItemId]]:
         """Draw `count` items uniformly without replacement, and return the pool's version and their ids.
@@ -177,25 +228,30 @@ class Pool:
         Neither candidates and labelled items of `campaign` ("" for none) nor `exclude` are drawn. The draw depends on
         the items in the pool's order, so it is the same after a restart.
         """
-        with self._gate.read():
-            taken = self._campaigns.taken(campaign) if campaign else []
-            with self._reading():
-                table = self._index.table
+        with self._state.gate.read():
+            taken = self._state.campaigns.taken(campaign) if campaign else NO_ROWS
+            with self._state.reading():
+                table = self._state.index.table
                 eligible = table.live_mask()
-                eligible[self._known([*taken, *exclude])] = False
+                eligible[taken] = False
+                eligible[self._known(exclude)] = False
                 choices = np.flatnonzero(eligible)
                 generator = np.random.default_rng(seed)
                 drawn = generator.choice(choices, min(count, len(choices)), replace=False)
                 return self.version, table.ids_at(drawn)
 
-    def search(self, vectors: Vectors, k: int, *, exclude: Sequence[ItemId]) -> Neighbors:
-        """Return the k nearest items of each of `vectors` (q, d), none of `exclude` among them."""
-        check_comparable(self.spec, vectors, field="vectors")
-        with self._reading():
-            rows, scores = self._index.search(vectors, k, excluded=self._known(exclude))
-            return self._neighbors(rows, scores)
+    def search(
+        self, queries: Vectors, k: int, *, exclude: Sequence[ItemId], vectors: bool, caller: Caller = NO_CALLER
+    ) -> Neighbors:
+        """Return the k nearest items of each of `queries` (q, d), none of `exclude` among them."""
+        check_comparable(self.spec, queries, field="vectors")
+        with self._state.reading():
+            found = self._state.index.search(queries, k, excluded=self._known(exclude), caller=caller)
+            return self._neighbors(*found, vectors=vectors)
 
-    def search_ids(self, ids: Sequence[ItemId], k: int, *, exclude: Sequence[ItemId]) -> Neighbors:
+    def search_ids(
+        self, ids: Sequence[ItemId], k: int, *, exclude: Sequence[ItemId], vectors: bool, caller: Caller = NO_CALLER
+    ) -> Neighbors:
         """Return the k nearest items of each item, itself and `exclude` left out.
 
         Raises
@@ -203,22 +259,26 @@ class Pool:
         NotFound
             The pool lacks one of `ids`.
         """
-        with self._reading():
-            own = self._index.table.lookup(ids)
-            rows, scores = self._index.search_rows(own, k, excluded=self._known(exclude))
-            return self._neighbors(rows, scores)
+        with self._state.reading():
+            own = self._state.index.table.lookup(ids)
+            excluded = self._known(exclude)
+            if len(excluded):
+                found = self._state.index.search_rows(own, k, excluded=excluded, caller=caller)
+            else:
+                found = self._nearest(own, k, caller=caller)
+            return self._neighbors(*found, vectors=vectors)
 
     def expand(
         self,
         campaign: str,
         *,
-        policy: str,
-        k: int,
-        labelled: Sequence[ItemId],
-        expand_from: Sequence[ItemId],
+        policy: CandidatePolicy,
+        options: PolicyOptions,
+        labels: Labels,
         held_version: int,
         vectors: bool,
         payloads: bool,
+        caller: Caller = NO_CALLER,
     ) -> Expansion:
         """Tell labelled items of a campaign and get what that changed: see CampaignBook.expand for the errors.
 
@@ -227,242 +287,259 @@ class Pool:
         FailedPrecondition
             The pool is empty.
         """
-        with self._gate.read():
-            with self._reading():
-                if not len(self._index):
-                    raise FailedPrecondition(f"pool {self.spec.name!r} is empty: add items first", field="pool")
-            # The gate alone keeps the items as they are. It may take long to search for many labels.
-            neighbourhood = IndexNeighbourhood(self._index, self._reading)
-            view = self._campaigns.expand(
+        with self._state.gate.read():
+            neighbourhood = self._neighbourhood(caller)
+            view = self._state.campaigns.expand(
                 campaign,
+                self._state.index.table,
                 neighbourhood,
                 policy=policy,
-                k=k,
-                labelled=labelled,
-                expand_from=expand_from,
+                options=options,
+                labels=labels,
                 held_version=held_version,
                 pool_version=self.version,
             )
-            with self._reading():
-                direction = self._index.mean_direction(without=self._known(view.labelled))
-                return self._expansion(
-                    view, vectors=vectors, payloads=payloads, direction=direction, seconds=neighbourhood.seconds
-                )
+            return self._expansion(view, vectors=vectors, payloads=payloads, seconds=neighbourhood.seconds)
+
+    def preview(
+        self,
+        campaign: str,
+        *,
+        policy: CandidatePolicy,
+        options: PolicyOptions,
+        labels: Labels,
+        vectors: bool,
+        payloads: bool,
+        caller: Caller = NO_CALLER,
+    ) -> Expansion:
+        """Return what `expand` would, to a caller who holds the present version, and keep nothing of it."""
+        with self._state.gate.read():
+            neighbourhood = self._neighbourhood(caller)
+            view = self._state.campaigns.preview(
+                campaign,
+                self._state.index.table,
+                neighbourhood,
+                policy=policy,
+                options=options,
+                labels=labels,
+                pool_version=self.version,
+            )
+            return self._expansion(view, vectors=vectors, payloads=payloads, seconds=neighbourhood.seconds)
 
     def candidates(self, campaign: str, *, vectors: bool, payloads: bool) -> Expansion:
         """Return all candidates of a campaign; raise NotFound if it has no candidate pool."""
-        with self._gate.read():
-            self._check_open()
-            view = self._campaigns.view(campaign)
-            nowhere = np.zeros(self.spec.dimension, np.float32)
-            with self._reading():
-                return self._expansion(view, vectors=vectors, payloads=payloads, direction=nowhere, seconds=0.0)
+        with self._state.gate.read():
+            self._state.check_open()
+            view = self._state.campaigns.view(campaign, self._state.index.table)
+            return self._expansion(view, vectors=vectors, payloads=payloads, seconds=0.0)
+
+    def explain(self, campaign: str, ids: Sequence[ItemId]) -> tuple[int, list[NamedReason]]:
+        """Return the pool's version and why each of `ids` is, or is not, a candidate.
+
+        Raises
+        ------
+        NotFound
+            The campaign has no candidate pool, or the pool lacks one of `ids`.
+        """
+        # Without the view: a campaign's lock is taken before it, and the gate keeps the table as it is.
+        with self._state.gate.read():
+            self._state.check_open()
+            table = self._state.index.table
+            rows = table.lookup(ids)
+            reasons = self._state.campaigns.reasons(campaign, rows)
+            sources = table.ids_at(np.array([max(reason.source, 0) for reason in reasons], np.int64))
+            return self.version, [
+                NamedReason(item_id=item_id, source_id=source if reason.source >= 0 else "", reason=reason)
+                for item_id, source, reason in zip(ids, sources, reasons, strict=True)
+            ]
+
+    def score_candidates(
+        self,
+        campaign: str,
+        model: LinearModel,
+        strategy: str,
+        count: int,
+        *,
+        positive_class: int,
+        caller: Caller = NO_CALLER,
+    ) -> ScoredItems:
+        """Return the best candidates of a campaign by a linear model; raise NotFound if it has no candidate pool."""
+        with self._state.gate.read():
+            self._state.check_open()
+            view = self._state.campaigns.view(campaign, self._state.index.table)
+            rows = np.sort(view.difference.added)
+            return self._scored(rows, view.version, model, strategy, count, positive_class, caller)
+
+    def score_pool(
+        self,
+        campaign: str,
+        model: LinearModel,
+        strategy: str,
+        count: int,
+        *,
+        positive_class: int,
+        caller: Caller = NO_CALLER,
+    ) -> ScoredItems:
+        """Return the best items of the pool by a linear model, without those that `campaign` ("" for none) labelled."""
+        with self._state.gate.read():
+            self._state.check_open()
+            table = self._state.index.table
+            eligible = table.live_mask()
+            version = 0
+            if campaign and campaign in self._state.campaigns.sizes():
+                view = self._state.campaigns.view(campaign, table)
+                eligible[view.labelled] = False
+                version = view.version
+            return self._scored(np.flatnonzero(eligible), version, model, strategy, count, positive_class, caller)
+
+    def reachability(self, campaign: str, k: int, *, seed: int, caller: Caller = NO_CALLER) -> tuple[int, Reachability]:
+        """Return the pool's version and what share of it rounds of `campaign` could reach, by k neighbours an item.
+
+        Raises
+        ------
+        NotFound
+            The campaign has no candidate pool.
+        FailedPrecondition
+            The pool is empty.
+        """
+        state = self._state
+        with state.gate.read():
+            neighbourhood = self._neighbourhood(caller)
+            seeds = state.campaigns.seeds(campaign)
+            complete = state.graph is not None and k <= state.graph.neighbors and state.graph.known_items == self.size
+            reached = reachable_share(
+                lambda rows: neighbourhood.nearest(rows, k)[0],
+                live=state.index.table.live_rows(),
+                seeds=seeds,
+                max_searches=self.size if complete else _REACH_SEARCHES,
+                sample=_REACH_SAMPLE,
+                max_backward=_REACH_BACKWARD,
+                seed=seed,
+            )
+            state.campaigns.note_reachable(campaign, reached.share)
+            return self.version, reached
 
     def drop_candidates(self, campaign: str) -> tuple[int, int]:
         """Forget a campaign's candidate pool; return the pool's version and how many candidates there were."""
-        with self._gate.read():
-            self._check_open()
-            return self.version, self._campaigns.drop(campaign, pool_version=self.version)
+        with self._state.gate.read():
+            self._state.check_open()
+            return self.version, self._state.campaigns.drop(campaign, pool_version=self.version)
+
+    def write_snapshot(self, uri: str) -> tuple[SnapshotInfo, int]:
+        """Write the pool as it is now to an empty place; return what was written, and the items.
+
+        Raises
+        ------
+        FailedPrecondition
+            The pool is read-only: its items are another system's to keep.
+        AlreadyExists, ResourceExhausted, Unavailable
+            See store.snapshots.write_snapshot.
+        """
+        with self._state.reading():
+            snapshot = self._state.snapshot
+        if not isinstance(snapshot, LanceSnapshot) or self.spec.source is not None:
+            raise FailedPrecondition(f"pool {self.spec.name!r} is read-only: its items lie elsewhere", field="pool")
+        return write_snapshot(self._state.directory, snapshot, uri), snapshot.count
+
+    def begin_closing(self) -> None:
+        """Let upkeep that is under way end early. The pool goes on answering until it is closed."""
+        self._state.closing.set()
 
     def close(self) -> None:
         """Wait for what is under way, and let go of everything."""
-        with self._writer, self._gate.write(), self._view.write():
-            self._closed = True
-            self._campaigns.close()
-            self._index.close()
-            self._store.close()
+        self._state.close()
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Hold table, index and snapshot as they are."""
-        with self._view.read():
-            self._check_open()
-            yield
+    def _neighbourhood(self, caller: Caller) -> IndexNeighbourhood:
+        with self._state.reading():
+            if not len(self._state.index):
+                raise FailedPrecondition(f"pool {self.spec.name!r} is empty: add items first", field="pool")
+        # The gate alone keeps the items as they are. It may take long to search for many labels.
+        return IndexNeighbourhood(self._state.index, self._state.reading, self._nearest, caller)
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise Unavailable(f"pool {self.spec.name!r} is being closed", field="pool")
-        if self.failure:
-            raise FailedPrecondition(f"pool {self.spec.name!r} cannot be used: {self.failure}", field="pool")
-
-    def _while_open(self, parts: Iterator[Records]) -> Iterator[Records]:
-        """Return `parts`, which are read from files that are gone once the pool is deleted."""
-        try:
-            yield from parts
-        except (OSError, ValueError, RuntimeError):
-            self._check_open()
-            raise
-
-    def _change(
-        self,
-        upload: Upload | None,
-        ids: list[ItemId],
-        vectors: list[FloatMatrix],
-        *,
-        deleted: Sequence[ItemId],
-    ) -> Changed:
-        """Commit new items and deletions and make them visible."""
-        with self._writer:
-            self._check_open()
-            found = self._index.table.find(ids or deleted)
-            gone = found[found >= 0]
-            if not ids and not len(gone):
-                return Changed(version=self.version, missing=len(deleted))
-            try:
-                arrivals = self._stage(vectors)
-                with self._gate.write():
-                    self._commit(upload, ids, arrivals, gone)
-                version = self.version
-            finally:
-                self._maintain()  # also after a refusal, which leaves rows behind that nobody will ever see
-        if ids:
-            return Changed(version=version, inserted=len(ids) - len(gone), replaced=len(gone))
-        return Changed(version=version, deleted=len(gone), missing=len(deleted) - len(gone))
-
-    def _stage(self, vectors: Iterable[FloatMatrix]) -> Arrivals:
-        """Let items into the engine, searches going on between a few and the next few."""
-        arrivals = self._index.arrivals()
-        for part in vectors:
-            for start in range(0, len(part), _STAGED_ROWS):
-                with self._view.write():
-                    self._index.stage(arrivals, part[start : start + _STAGED_ROWS])
-        return arrivals
-
-    def _commit(self, upload: Upload | None, ids: list[ItemId], arrivals: Arrivals, gone: Rows) -> None:
-        table = self._index.table
-        affected = table.ids_at(gone)
-        self._discard_failed()
-        self._discard_due = True
-        changes = self._campaigns.follow(
-            pool_version=self._store.version + 1,
-            replaced=affected if ids else (),
-            deleted=() if ids else affected,
-        )
-        with self._failing_on(OutcomeUnknown, "a change of items"):
-            self._store.commit(upload, table.addresses_at(gone))
-        with self._failing_on(BaseException, "a change of items"):
-            self._discard_due = False
-            snapshot = self._store.snapshot()
-            addresses = snapshot.addresses(last=len(ids))
-            with self._view.write():
-                self._index.remove(gone)
-                self._index.publish(arrivals, ids, addresses)
-                self._snapshot = snapshot
-                self._campaigns.apply(changes)
-
-    def _discard_failed(self) -> None:
-        """Forget what was written down for a change that failed, before its pool version is used by another."""
-        if self._discard_due:
-            self._campaigns.discard(pool_version=self._store.version)
-            self._discard_due = False
-
-    @contextmanager
-    def _failing_on(self, kind: type[BaseException], what: str) -> Iterator[None]:
-        """Take the pool out of service if the block ends in such an error: memory and disk may not agree then."""
-        try:
-            yield
-        except kind:
-            self.failure = f"{what} failed in the middle; restart the index server to read the pool from disk again"
-            self._log.error("pool failed", pool=self.spec.name, what=what)
-            raise
-
-    def _maintain(self) -> None:
-        """Rebuild the index or compact the store where it is time.
-
-        The call that brought it about has happened by now, and its answer does not depend on how this goes.
-        """
-        if self.failure:
-            return
-        try:
-            self._maintain_index()
-            self._maintain_store()
-        except (SealpoolError, OSError, RuntimeError, ValueError, MemoryError) as error:
-            self._log.warning("maintenance put off", pool=self.spec.name, reason=str(error) or type(error).__name__)
-
-    def _maintain_index(self) -> None:
-        # The writer lock keeps the index as it is while the other is built; searches go on.
-        other = self._index.maintained()
-        if other is None:
-            return
-        if other.state is not None and other.state is not self._index.state:
-            write_engine_state(self._state_path, other.state)
-        with self._gate.write(), self._view.write():
-            before, self._index = self._index, other
-        before.close()
-        self._log.info(
-            "index rebuilt", pool=self.spec.name, engine=other.engine.name, items=len(other), reason=other.choice.reason
-        )
-
-    def _maintain_store(self) -> None:
-        if not self._store.wants_compaction():
-            return
-        self._discard_failed()
-        with self._failing_on(OutcomeUnknown, "compaction"):
-            self._store.compact()
-        with self._failing_on(BaseException, "compaction"):
-            snapshot = self._store.snapshot()
-            addresses = snapshot.addresses()
-            with self._gate.write(), self._view.write():
-                self._index.table.move(addresses)
-                self._snapshot = snapshot
+    def _nearest(self, rows: Rows, k: int, *, caller: Caller) -> tuple[Rows, Scores]:
+        graph = self._state.graph
+        if graph is not None and k <= graph.neighbors:
+            return graph.nearest(rows, k, caller=caller)
+        return self._state.index.search_rows(rows, k, caller=caller)
 
     def _known(self, ids: Sequence[ItemId]) -> Rows:
-        rows = self._index.table.find(ids)
+        if not ids:
+            return NO_ROWS
+        rows = self._state.index.table.find(ids)
         return rows[rows >= 0]
 
-    def _neighbors(self, rows: Rows, scores: NDArray[np.float32]) -> Neighbors:
+    def _neighbors(self, rows: Rows, scores: Scores, *, vectors: bool) -> Neighbors:
         found = rows >= 0
+        flat = rows[found]
         return Neighbors(
             version=self.version,
             counts=found.sum(axis=1),
-            ids=self._index.table.ids_at(rows[found]),
+            ids=self._state.index.table.ids_at(flat),
             scores=scores[found],
+            vectors=self._state.index.stored_vectors(flat) if vectors else None,
         )
 
-    def _expansion(
-        self, view: CampaignView, *, vectors: bool, payloads: bool, direction: NDArray[np.float32], seconds: float
-    ) -> Expansion:
-        added = self._index.table.lookup(view.difference.added)
-        return Expansion(
+    def _scored(
+        self,
+        rows: Rows,
+        candidate_version: int,
+        model: LinearModel,
+        strategy: str,
+        count: int,
+        positive_class: int,
+        caller: Caller,
+    ) -> ScoredItems:
+        best = score_rows(self._blocks(rows, caller), model, strategy, count, positive_class=positive_class)
+        return ScoredItems(
             version=self.version,
-            pool_size=self.size,
-            campaign=view,
-            added=self._while_open(self._added(self._index, self._snapshot, added, vectors=vectors, payloads=payloads)),
-            direction=direction,
-            search_seconds=seconds,
+            candidate_version=candidate_version,
+            ids=self._state.index.table.ids_at(best.rows),
+            scores=best.scores,
+            scored=best.scored,
         )
 
-    def _added(
+    def _blocks(self, rows: Rows, caller: Caller) -> Iterator[tuple[Rows, FloatMatrix]]:
+        for start in range(0, len(rows), _SCORED_ROWS):
+            caller.check()
+            part = rows[start : start + _SCORED_ROWS]
+            yield part, self._vectors(self._state.index, part)
+
+    def _expansion(self, view: CampaignView, *, vectors: bool, payloads: bool, seconds: float) -> Expansion:
+        state = self._state
+        with state.reading():
+            parts = self._parts(state.index, state.snapshot, view.difference.added, vectors=vectors, payloads=payloads)
+            return Expansion(
+                version=self.version,
+                pool_size=self.size,
+                campaign=view,
+                added=state.while_open(parts),
+                direction=state.index.mean_direction(without=view.labelled),
+                search_seconds=seconds,
+            )
+
+    def _parts(
         self, index: PoolIndex, snapshot: Snapshot, rows: Rows, *, vectors: bool, payloads: bool
     ) -> Iterator[Records]:
         """Return the items at `rows` of `index` with vectors from memory, and payloads from the store.
 
-        Rows never move within an index and keep their vectors when their items go, so they are read as they were, and
-        to the last bit the same, whatever happens meanwhile.
+        Rows never move within an index and keep their ids and vectors when their items go, so they are read as they
+        were, and to the last bit the same, whatever happens meanwhile. Addresses do move: they are read at once.
         """
-        ids, addresses = index.table.ids_at(rows), index.table.addresses_at(rows)
-        return self._parts(index, snapshot, rows, ids, addresses, vectors=vectors, payloads=payloads)
-
-    def _parts(
-        self,
-        index: PoolIndex,
-        snapshot: Snapshot,
-        rows: Rows,
-        ids: Sequence[ItemId],
-        addresses: Addresses,
-        *,
-        vectors: bool,
-        payloads: bool,
-    ) -> Iterator[Records]:
         size = read_rows(self.spec.dimension, payloads=payloads)
-        for start in range(0, len(rows), size):
-            part = slice(start, start + size)
-            yield Records(
-                ids=ids[part],
-                vectors=self._vectors(index, rows[part]) if vectors else None,
-                payloads=snapshot.take(addresses[part], vectors=False, payloads=True).payloads if payloads else None,
-            )
+        addresses = index.table.addresses_at(rows)
+
+        def parts() -> Iterator[Records]:
+            for start in range(0, len(rows), size):
+                part = slice(start, start + size)
+                taken = snapshot.take(addresses[part], vectors=False, payloads=True) if payloads else None
+                yield Records(
+                    ids=index.table.ids_at(rows[part]),
+                    vectors=self._vectors(index, rows[part]) if vectors else None,
+                    payloads=taken.payloads if taken else None,
+                )
+
+        return parts()
 
     def _vectors(self, index: PoolIndex, rows: Rows) -> FloatMatrix:
-        with self._reading():
+        with self._state.reading():
             return index.stored_vectors(rows)

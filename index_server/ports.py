@@ -3,14 +3,17 @@
 Adding one is one file and one line in its registry (`engines`, `store`, `candidates.policies`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NewType, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index_server.records import Records
-from sealpool.types import ItemId, Vectors
+from index_server.records import FloatMatrix, Records
+from index_server.spec import Metric
+from index_server.store.stored_items import StoredItems
+from sealpool.types import Vectors
 
 Row = NewType("Row", int)
 """Where an item lies in the index: 0, 1, 2 … in the order of arrival. It changes when the index is rebuilt, so it is
@@ -18,6 +21,9 @@ never kept, sent or shown; what users know is an ItemId."""
 
 Rows = NDArray[np.int64]
 """Many Rows; −1 where there is none."""
+
+Scores = NDArray[np.float32]
+"""Similarities, or Euclidean distances under L2, where nothing else is said."""
 
 Addresses = NDArray[np.uint64]
 """Where items lie in the store, in the store's own numbers."""
@@ -36,8 +42,8 @@ class Engine(Protocol):
 
     Vectors come in as they are to be compared: unit vectors under cosine, which is searched as inner product.
 
-    Threads: `search`, `vectors` and the properties may be called by many threads at once; `add`, `reveal` and `remove`
-    by one, while no other call runs.
+    Threads: `search`, `vectors`, `revealed` and the properties may be called by many threads at once; `breadth` be set
+    by one meanwhile; `add`, `reveal` and `remove` be called by one, while no other call runs.
     """
 
     name: str
@@ -55,13 +61,37 @@ class Engine(Protocol):
 
     @property
     def memory_bytes(self) -> int:
-        """Memory of vectors and index, in host and device."""
+        """Memory of vectors and index, in host and device. What is on disk is not counted."""
+
+    @property
+    def rounding(self) -> float:
+        """What a score may be off by, as a share of |query|·|vector|, or of (|query| + |vector|)² under L2."""
+
+    @property
+    def breadth(self) -> float:
+        """How many times wider than by default an approximate engine searches: 1.0 at first, and never below.
+
+        Wider costs time and finds more. It has no effect on an exact engine.
+        """
+
+    @breadth.setter
+    def breadth(self, value: float) -> None:
+        """Search so wide from now on; ValueError below 1."""
 
     def add(self, rows: Rows, vectors: Vectors) -> None:
-        """Append `vectors` (n, d), masked, as `rows`, which must be size, size + 1 …; ValueError otherwise."""
+        """Append `vectors` (n, d), masked, as `rows`, which must be size, size + 1 …; ValueError otherwise.
+
+        Raises
+        ------
+        OSError
+            The disk on which the engine keeps whole vectors is full. Nothing was added.
+        """
 
     def reveal(self, rows: Rows) -> None:
         """Let `rows`, added before and each given once, be found."""
+
+    def revealed(self, rows: Rows) -> NDArray[np.bool_]:
+        """Say which of `rows`, all added before, are not masked: (n,) bool."""
 
     def remove(self, rows: Rows) -> None:
         """Mask `rows`. Masking one twice is no error."""
@@ -79,7 +109,10 @@ class Engine(Protocol):
         """
 
     def vectors(self, rows: Rows) -> Vectors:
-        """Return the vectors of `rows` as they were added: (n, d) float32, bit for bit."""
+        """Return the vectors of `rows` as they were added: (n, d) float32, bit for bit.
+
+        An engine that was asked to keep float16 may return them rounded to it; its scores are of the rounded ones too.
+        """
 
     def save(self) -> bytes | None:
         """Return what training found, for another engine of this kind to begin with; None for one without training.
@@ -100,14 +133,24 @@ class Upload(Protocol):
     def write(self, records: Records) -> None:
         """Take some items, with vectors of the store's type and payloads. Memory used stays bounded.
 
+        The arrays must not change from now on. Ids may be a pyarrow StringArray.
+
         Raises
         ------
         ResourceExhausted
-            The disk is full.
+            The disk is full: now, or when a part of what was written before was put on disk meanwhile.
+        Unavailable
+            The store is closed.
         """
 
     def finish(self) -> None:
         """Put everything that was written on disk, so that the commit is short. Raises as `write`."""
+
+    def vectors(self) -> Iterator[FloatMatrix]:
+        """Read back, from disk, the vectors of a finished upload that is not committed yet.
+
+        As stored and in the order written, in parts of bounded size: (n, d).
+        """
 
     def abort(self) -> None:
         """Remove what was written, unless it was committed."""
@@ -130,6 +173,9 @@ class Snapshot(Protocol):
     def addresses(self, *, last: int | None = None) -> Addresses:
         """Return the addresses of all items in the store's order, or of the `last` ones."""
 
+    def items(self) -> Iterator[StoredItems]:
+        """Read ids and vectors of all items in the store's order, in chunks of bounded size, as fast as the disk."""
+
     def scan(self, *, vectors: bool, payloads: bool) -> Iterator[Records]:
         """Read all items in the store's order, in chunks of bounded size."""
 
@@ -144,7 +190,8 @@ class Store(Protocol):
     leaves no trace once the store is opened again. The order of items is that of their arrival, and a replaced item
     arrives anew. Compaction keeps the order and gives new addresses.
 
-    Threads: `begin` and `snapshot` by any, `commit` and `compact` by one at a time.
+    Threads: `begin` and `snapshot` by any; one at a time of `commit` and `commit_compaction`; `prepare_compaction` by
+    one, while all others go on.
     """
 
     @property
@@ -157,10 +204,10 @@ class Store(Protocol):
     def begin(self) -> Upload:
         """Begin to write items."""
 
-    def commit(self, upload: Upload | None, superseded: Addresses) -> None:
-        """Make the items of a finished `upload` visible and those at `superseded` gone, in one step.
+    def commit(self, uploads: Sequence[Upload], superseded: Addresses) -> None:
+        """Make the items of finished `uploads` visible and those at `superseded` gone, in one step.
 
-        The new items are the last ones of the new version, in the order written.
+        The new items are the last ones of the new version, upload after upload, each in the order written.
 
         Raises
         ------
@@ -174,10 +221,28 @@ class Store(Protocol):
     def wants_compaction(self) -> bool:
         """Whether small fragments or deleted items have grown beyond what is worth keeping."""
 
-    def compact(self) -> None:
-        """Rewrite small fragments and reclaim deleted items. A new version with new addresses and the same items.
+    def prepare_compaction(self, budget_bytes: int) -> object | None:
+        """Rewrite small fragments and those with deleted items, about `budget_bytes` of vectors, and commit nothing.
 
-        Raises as `commit`.
+        Returns
+        -------
+        object or None
+            What `commit_compaction` takes, and nothing else; None where nothing is worth rewriting. One that is not
+            committed takes disk until the store is opened again.
+
+        Raises
+        ------
+        ResourceExhausted
+            The disk is full.
+        Unavailable
+            The store is closed.
+        """
+
+    def commit_compaction(self, rewrite: object) -> bool:
+        """Make a new version of what was rewritten: the same items in the same order, many at new addresses.
+
+        False, and nothing is left of it, where an item that was rewritten is gone by now: prepare anew. Raises as
+        `commit`.
         """
 
     def close(self) -> None:
@@ -187,27 +252,96 @@ class Store(Protocol):
 class Neighbourhood(Protocol):
     """What a candidate policy may ask of the pool, at one version of it."""
 
-    def require(self, ids: Sequence[ItemId]) -> None:
-        """Raise NotFound, naming those of `ids` that the pool does not have."""
+    @property
+    def metric(self) -> Metric:
+        """Says whether higher or lower scores are nearer."""
 
-    def nearest(self, ids: Sequence[ItemId], k: int) -> Iterable[Sequence[ItemId]]:
-        """Return the k nearest items of each of `ids`, nearest first, itself left out."""
+    def live_rows(self) -> Rows:
+        """Return the rows of all items in the pool's order."""
 
-    def item_ids(self) -> Iterable[ItemId]:
-        """Return the ids of all items in the pool's order."""
+    def nearest(self, rows: Rows, k: int) -> tuple[Rows, Scores]:
+        """Return the k nearest items of each of `rows`, nearest first, itself left out, and their scores.
+
+        Returns
+        -------
+        neighbors : (n, k) int64
+            −1 pads where there are fewer.
+        scores : (n, k) float32
+            Similarities, or Euclidean distances under L2.
+        """
+
+    def vectors(self, rows: Rows) -> Vectors:
+        """Return the vectors of `rows` as they are compared, unit vectors under cosine: (n, d) float32."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicyOptions:
+    """A PolicySpec with its defaults filled in. What a policy has no use for is 0."""
+
+    k: int = 0
+    max_candidates: int = 0
+    subpool_size: int = 0
+    anchors: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Growth:
+    """What a candidate pool is to grow by.
+
+    Parameters
+    ----------
+    sources
+        Labelled items that bring their neighbours, for the first time.
+    labelled
+        All labelled items that are in the pool, those of this call too, in the order in which they were told.
+    labels
+        The classes of each of `labelled`, None where they were not told.
+    draw
+        The version of the candidate pool that the growth makes: with the seed it names a random draw.
+    """
+
+    sources: Rows
+    labelled: Rows
+    labels: Sequence[Sequence[int] | None]
+    draw: int
+    options: PolicyOptions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proposal:
+    """Items that belong in a candidate pool, in the order in which they are to be added.
+
+    Parameters
+    ----------
+    rows
+        (n,). Labelled items, present candidates and repetitions may be among them: the caller leaves them out, and of
+        a repeated one the first counts.
+    sources
+        (n,), the labelled item that brought each; −1 where there is no single one.
+    scores
+        (n,) float32, similarity or distance to the source, or what the policy ranks by; NaN where there is none.
+    replaces
+        Whether the candidate pool becomes exactly these: present candidates that are not among them leave.
+    """
+
+    rows: Rows
+    sources: Rows
+    scores: Scores
+    replaces: bool = False
 
 
 class CandidatePolicy(Protocol):
-    """Decides what is in a candidate pool.
-
-    The set proposed over several calls must not depend on how the labelled items were divided among them.
-    """
+    """Decides what is in a candidate pool."""
 
     name: str
     """In the registry."""
+    options: frozenset[str]
+    """The fields of PolicyOptions that it has."""
+    defaults: PolicyOptions
+    """What stands for a zero of PolicySpec."""
+    needs_labels: bool
+    """Whether the classes of labelled items must be told."""
 
-    def propose(self, neighbourhood: Neighbourhood, expand_from: Sequence[ItemId], *, k: int) -> Iterable[ItemId]:
-        """Return items that belong in the candidate pool, in the order in which they are to be added.
-
-        Labelled items, present candidates and repetitions may be among them: the caller leaves them out.
-        """
+    def propose(self, neighbourhood: Neighbourhood, growth: Growth) -> Proposal:
+        """Return what belongs in the candidate pool."""

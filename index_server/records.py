@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from sealpool.types import ItemId
 
+_OVERHEAD = 16
+
 FloatMatrix = NDArray[np.floating]
 """(n, d) float32 or float16, as the pool keeps its vectors."""
 
@@ -55,7 +57,12 @@ class Records:
 
 def cut(records: Records, chunk_bytes: int) -> Iterator[Records]:
     """Cut into chunks of at most `chunk_bytes`, or of one item where that alone is larger. Nothing gives nothing."""
-    ends = np.cumsum(_encoded_bytes(records))
+    if not len(records):
+        return
+    if records.payloads is None:
+        yield from _cut_evenly(records, chunk_bytes)
+        return
+    ends = np.cumsum(_encoded_bytes(records, records.payloads))
     start = 0
     while start < len(ends):
         before = int(ends[start - 1]) if start else 0
@@ -64,14 +71,25 @@ def cut(records: Records, chunk_bytes: int) -> Iterator[Records]:
         start = stop
 
 
-def _encoded_bytes(records: Records) -> NDArray[np.int64]:
+def _cut_evenly(records: Records, chunk_bytes: int) -> Iterator[Records]:
+    size = max(1, chunk_bytes // (_text_bytes(max(map(len, records.ids))) + _vector_bytes(records)))
+    for start in range(0, len(records), size):
+        yield records if size >= len(records) else records.slice(start, start + size)
+
+
+def _encoded_bytes(records: Records, payloads: PayloadColumns) -> NDArray[np.int64]:
     """Return an upper bound of each item's bytes on the wire: (n,) int64."""
-    overhead = 16
-    # A character takes at most 4 bytes of UTF-8; most take one, and a chunk may well be smaller than it could be.
-    sizes = np.fromiter((4 * len(item_id) + overhead for item_id in records.ids), np.int64, len(records))
-    if records.vectors is not None:
-        sizes += records.vectors.shape[1] * records.vectors.dtype.itemsize
-    if records.payloads is not None:
-        for column in (records.payloads.texts, records.payloads.uris, records.payloads.metadata_json):
-            sizes += np.fromiter((4 * len(text) + overhead for text in column), np.int64, len(records))
+    sizes = np.fromiter((_text_bytes(len(item_id)) for item_id in records.ids), np.int64, len(records))
+    sizes += _vector_bytes(records)
+    for column in (payloads.texts, payloads.uris, payloads.metadata_json):
+        sizes += np.fromiter((_text_bytes(len(text)) for text in column), np.int64, len(records))
     return sizes
+
+
+def _text_bytes(characters: int) -> int:
+    # A character takes at most 4 bytes of UTF-8; most take one, and a chunk may well be smaller than it could be.
+    return 4 * characters + _OVERHEAD
+
+
+def _vector_bytes(records: Records) -> int:
+    return 0 if records.vectors is None else records.vectors.shape[1] * records.vectors.dtype.itemsize

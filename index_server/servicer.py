@@ -2,25 +2,31 @@
 
 # ruff: noqa: N802, ARG002 - names and signatures are gRPC's; index.proto says what each call does.
 
+import time
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from dataclasses import replace
+from itertools import accumulate, chain
 from typing import Final
 
 import grpc
 
-from index_server.candidates.policies import DEFAULT_POLICY, POLICIES
+from index_server.candidates.book import Labels
+from index_server.candidates.policies import resolve
 from index_server.catalog import PoolCatalog
 from index_server.limits import Limits
-from index_server.messages import from_items, from_spec, to_info, to_items, to_pool
+from index_server.messages import from_items, from_model, from_spec, to_info, to_items, to_pool, to_reason
+from index_server.ports import CandidatePolicy, PolicyOptions
 from index_server.records import Records, cut
 from sealpool.errors import InvalidArgument, ResourceExhausted
 from sealpool.matrix import from_matrix, to_matrix
+from sealpool.runtime.callers import caller_of
 from sealpool.types import ItemId
 from sealpool.v1 import common_pb2, index_pb2, index_pb2_grpc
 from sealpool.validation import check_ids, check_name
 
 _CHUNK_BYTES: Final = 2 << 20
-_DEFAULT_K: Final = 100
+_DEFAULT_REACH_K: Final = 100
+_DEFAULT_STRATEGY: Final = "entropy"
 
 
 class IndexServicer(index_pb2_grpc.IndexServiceServicer):
@@ -46,7 +52,9 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
         self, request: index_pb2.ListPoolsRequest, context: grpc.ServicerContext
     ) -> index_pb2.ListPoolsResponse:
         """Show all pools."""
-        return index_pb2.ListPoolsResponse(pools=[to_pool(status) for status in self._catalog.statuses()])
+        caller = caller_of(context)
+        seen = [status for status in self._catalog.statuses() if caller.may_use(status.name)]
+        return index_pb2.ListPoolsResponse(pools=list(map(to_pool, seen)))
 
     def DeletePool(
         self, request: index_pb2.DeletePoolRequest, context: grpc.ServicerContext
@@ -120,28 +128,53 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
         self._check_search(request.vectors.rows if by_vector else len(request.ids), request.k)
         exclude = self._ids("exclude", request.exclude)
         if by_vector:
-            found = pool.search(from_matrix(request.vectors), request.k, exclude=exclude)
+            queries = from_matrix(request.vectors)
+            found = pool.search(
+                queries, request.k, exclude=exclude, vectors=request.include_vectors, caller=caller_of(context)
+            )
         else:
-            found = pool.search_ids(self._ids("ids", request.ids), request.k, exclude=exclude)
+            ids = self._ids("ids", request.ids)
+            found = pool.search_ids(
+                ids, request.k, exclude=exclude, vectors=request.include_vectors, caller=caller_of(context)
+            )
         return index_pb2.SearchResponse(
-            pool_version=found.version, counts=found.counts, ids=found.ids, scores=to_matrix(found.scores[:, None])
+            pool_version=found.version,
+            counts=found.counts,
+            ids=found.ids,
+            scores=to_matrix(found.scores[:, None]),
+            vectors=None if found.vectors is None else to_matrix(found.vectors),
         )
 
     def ExpandCandidates(
         self, request: index_pb2.ExpandCandidatesRequest, context: grpc.ServicerContext
     ) -> Iterator[index_pb2.ExpandCandidatesResponse]:
         """Tell labels and get what they changed."""
-        policy, k = self._policy(request.policy)
-        expansion = self._catalog.get(request.pool).expand(
-            check_name("campaign", request.campaign),
-            policy=policy,
-            k=k,
-            labelled=self._labels(request),
-            expand_from=list(map(ItemId, request.expand_from_ids)),
-            held_version=request.held_version,
-            vectors=request.include_vectors,
-            payloads=request.include_payloads,
-        )
+        policy, options = self._policy(request.policy)
+        pool = self._catalog.get(request.pool)
+        campaign = check_name("campaign", request.campaign)
+        labels = self._labels(request)
+        caller = caller_of(context)
+        if request.preview:
+            expansion = pool.preview(
+                campaign,
+                policy=policy,
+                options=options,
+                labels=labels,
+                vectors=request.include_vectors,
+                payloads=request.include_payloads,
+                caller=caller,
+            )
+        else:
+            expansion = pool.expand(
+                campaign,
+                policy=policy,
+                options=options,
+                labels=labels,
+                held_version=request.held_version,
+                vectors=request.include_vectors,
+                payloads=request.include_payloads,
+                caller=caller,
+            )
         version, view = expansion.version, expansion.campaign
         for chunk in _chunks(expansion.added):
             yield index_pb2.ExpandCandidatesResponse(pool_version=version, added=to_items(chunk))
@@ -171,6 +204,89 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
         info = to_info(found.campaign, pool_size=found.pool_size)
         yield index_pb2.ListCandidatesResponse(pool_version=found.version, info=info)
 
+    def ExplainCandidates(
+        self, request: index_pb2.ExplainCandidatesRequest, context: grpc.ServicerContext
+    ) -> index_pb2.ExplainCandidatesResponse:
+        """Say why items are candidates."""
+        campaign = check_name("campaign", request.campaign)
+        version, reasons = self._catalog.get(request.pool).explain(campaign, self._ids("ids", request.ids))
+        return index_pb2.ExplainCandidatesResponse(pool_version=version, reasons=map(to_reason, reasons))
+
+    def ScoreCandidates(
+        self, request: index_pb2.ScoreCandidatesRequest, context: grpc.ServicerContext
+    ) -> index_pb2.ScoreCandidatesResponse:
+        """Score candidates, or the pool, where they lie."""
+        pool = self._catalog.get(request.pool)
+        if request.scope not in index_pb2.ScoreScope.values():
+            raise InvalidArgument("scope", f"{request.scope} is not a scope")
+        over_pool = request.scope == index_pb2.SCORE_SCOPE_POOL
+        campaign = "" if over_pool and not request.campaign else check_name("campaign", request.campaign)
+        if not 1 <= request.count <= self._limits.max_sample:
+            raise InvalidArgument("count", f"{request.count:,} is not in 1 to max_sample, {self._limits.max_sample:,}")
+        model = from_model(request, dimension=pool.spec.dimension)
+        score = pool.score_pool if over_pool else pool.score_candidates
+        begun = time.perf_counter()
+        best = score(
+            campaign,
+            model,
+            request.strategy or _DEFAULT_STRATEGY,
+            request.count,
+            positive_class=request.positive_class,
+            caller=caller_of(context),
+        )
+        return index_pb2.ScoreCandidatesResponse(
+            pool_version=best.version,
+            candidate_version=best.candidate_version,
+            ids=best.ids,
+            scores=to_matrix(best.scores[:, None]),
+            scored=best.scored,
+            score_seconds=time.perf_counter() - begun,
+        )
+
+    def GetReachability(
+        self, request: index_pb2.GetReachabilityRequest, context: grpc.ServicerContext
+    ) -> index_pb2.GetReachabilityResponse:
+        """Say how much of the pool can be reached."""
+        k = request.k or min(_DEFAULT_REACH_K, self._limits.max_k)
+        self._check_k("k", k)
+        campaign = check_name("campaign", request.campaign)
+        pool = self._catalog.get(request.pool)
+        version, reached = pool.reachability(campaign, k, seed=request.seed, caller=caller_of(context))
+        return index_pb2.GetReachabilityResponse(
+            pool_version=version,
+            reachable_share=reached.share,
+            standard_error=reached.standard_error,
+            exact=reached.exact,
+            undecided_share=reached.undecided_share,
+            k=k,
+        )
+
+    def CreateSnapshot(
+        self, request: index_pb2.CreateSnapshotRequest, context: grpc.ServicerContext
+    ) -> index_pb2.CreateSnapshotResponse:
+        """Write a pool elsewhere."""
+        info, size = self._catalog.create_snapshot(request.pool, request.uri)
+        return index_pb2.CreateSnapshotResponse(pool_version=info.pool_version, size=size, bytes=info.bytes)
+
+    def RestoreSnapshot(
+        self, request: index_pb2.RestoreSnapshotRequest, context: grpc.ServicerContext
+    ) -> index_pb2.RestoreSnapshotResponse:
+        """Make a pool from a snapshot."""
+        return index_pb2.RestoreSnapshotResponse(
+            pool=to_pool(self._catalog.restore_snapshot(request.uri, request.name))
+        )
+
+    def SetAlias(self, request: index_pb2.SetAliasRequest, context: grpc.ServicerContext) -> index_pb2.SetAliasResponse:
+        """Let a name stand for a pool."""
+        return index_pb2.SetAliasResponse(previous_pool=self._catalog.set_alias(request.alias, request.pool))
+
+    def DeleteAlias(
+        self, request: index_pb2.DeleteAliasRequest, context: grpc.ServicerContext
+    ) -> index_pb2.DeleteAliasResponse:
+        """Forget an alias."""
+        self._catalog.delete_alias(request.alias)
+        return index_pb2.DeleteAliasResponse()
+
     def DropCandidates(
         self, request: index_pb2.DropCandidatesRequest, context: grpc.ServicerContext
     ) -> index_pb2.DropCandidatesResponse:
@@ -198,20 +314,38 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
         if not 1 <= k <= self._limits.max_k:
             raise InvalidArgument(field, f"{k:,} is not in 1 to max_k, {self._limits.max_k:,}")
 
-    def _policy(self, policy: common_pb2.PolicySpec) -> tuple[str, int]:
-        name = policy.name or DEFAULT_POLICY
-        if name not in POLICIES:
-            raise InvalidArgument("policy.name", f"{name!r} is not one of {', '.join(POLICIES)}")
-        k = policy.k or min(_DEFAULT_K, self._limits.max_k)
-        self._check_k("policy.k", k)
-        return name, k
+    def _policy(self, spec: common_pb2.PolicySpec) -> tuple[CandidatePolicy, PolicyOptions]:
+        policy, options = resolve(
+            spec.name,
+            k=spec.k,
+            max_candidates=spec.max_candidates,
+            subpool_size=spec.subpool_size,
+            anchors=spec.anchors,
+            seed=spec.seed,
+        )
+        if spec.k:
+            self._check_k("policy.k", spec.k)
+        return policy, replace(options, k=min(options.k, self._limits.max_k))
 
-    def _labels(self, request: index_pb2.ExpandCandidatesRequest) -> list[ItemId]:
+    def _labels(self, request: index_pb2.ExpandCandidatesRequest) -> Labels:
         labelled = self._ids("labelled_ids", request.labelled_ids)
-        unknown = set(self._ids("expand_from_ids", request.expand_from_ids)).difference(labelled)
+        expand_from = self._ids("expand_from_ids", request.expand_from_ids)
+        unknown = set(expand_from).difference(labelled)
         if unknown:
             raise InvalidArgument("expand_from_ids", f"{min(unknown)!r} is not in labelled_ids")
-        return labelled
+        return Labels(ids=labelled, expand_from=expand_from, classes=_classes(request, len(labelled)))
+
+
+def _classes(request: index_pb2.ExpandCandidatesRequest, count: int) -> list[tuple[int, ...]]:
+    counts, labels = list(request.label_counts), list(request.labels)
+    if not counts and not labels:
+        return []
+    if len(counts) != count:
+        raise InvalidArgument("label_counts", f"{len(counts):,} of them for {count:,} labelled_ids")
+    if sum(counts) != len(labels):
+        raise InvalidArgument("labels", f"{len(labels):,} of them, and label_counts add up to {sum(counts):,}")
+    ends = accumulate(counts)
+    return [tuple(labels[end - number : end]) for number, end in zip(counts, ends, strict=True)]
 
 
 def _batches(first: index_pb2.UpsertRequest, others: Iterator[index_pb2.UpsertRequest]) -> Iterator[Records]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from index_server.engines.build import GpuLayout
 from sealpool.runtime.settings import ServiceSettings
 
 
@@ -28,6 +29,32 @@ class IndexServerSettings(ServiceSettings):
         description="Threads that FAISS uses in one search; 0 means one for each core. Fewer leave more for calls side "
         "by side: lower it for many small searches at once, keep it for few large ones.",
     )
+    parallel_searches: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="Searches of one pool at once; those that find all places taken wait, and are merged. With one, a "
+        "small search waits for the end of a large one; with more, searches share the cores and each takes longer.",
+    )
+    merge_max_queries: int = Field(
+        1024,
+        ge=1,
+        description="Queries of waiting searches that go to the index in one call. Higher: more throughput under load; "
+        "each then waits for the whole call.",
+    )
+    merge_max_wait_s: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="How long a search that had to wait for its turn waits for more to join it. 0 suits a CPU; on a "
+        "GPU, which answers a thousand queries in hardly more time than one, a millisecond or two wins throughput.",
+    )
+    merge_max_waiting: int = Field(
+        65_536,
+        ge=1,
+        description="Queries that may wait for one pool's index; a search beyond is refused at once. Higher: longer "
+        "waits instead of refusals.",
+    )
     loading_threads: int = Field(
         2,
         ge=1,
@@ -46,7 +73,19 @@ class IndexServerSettings(ServiceSettings):
         gt=0,
         le=1,
         description="Share of deleted and replaced items in an index above which it is rebuilt without them. Lower "
-        "saves memory and search time, higher saves rebuilding, which happens within the call that passed the share.",
+        "saves memory and search time, higher saves rebuilding, which goes on in the background.",
+    )
+    rebuild_patience_s: float = Field(
+        60.0,
+        ge=0,
+        description="How long a rebuild of the index (training, say) is put off while uploads are under way, so that "
+        "it need not be done again when they end. Searches are exact, and slower, until it is done.",
+    )
+    compaction_bytes: int = Field(
+        1 << 30,
+        ge=1 << 20,
+        description="About how much one step of compacting the store rewrites. Smaller: steps that disturb others "
+        "less, and are lost less often when items that they rewrite change meanwhile.",
     )
     training_seed: int = Field(
         0,
@@ -54,14 +93,53 @@ class IndexServerSettings(ServiceSettings):
         le=2**31 - 1,
         description="Seed of training (ivf_flat). Another gives another, equally good clustering.",
     )
+    disk_throttle_share: float = Field(
+        0.90,
+        gt=0,
+        le=1,
+        description="Share of the disk in use from which on writes are refused for a second: so clients slow down.",
+    )
+    disk_refuse_share: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        description="Share of the disk in use from which on writes are refused, to be tried again in half a minute. "
+        "Searches go on. What is left is for commits under way, compaction and campaigns.",
+    )
+    memory_limit_bytes: int = Field(
+        0,
+        ge=0,
+        description="Memory that this process may take; 0 means the limit of its control group, or none. From "
+        "memory_throttle_share of it on writes are refused as with the disk.",
+    )
+    memory_throttle_share: float = Field(
+        0.90, gt=0, le=1, description="As disk_throttle_share, of memory_limit_bytes. Rebuilding needs room beside it."
+    )
+    memory_refuse_share: float = Field(0.97, gt=0, le=1, description="As disk_refuse_share, of memory_limit_bytes.")
+    snapshot_roots: tuple[str, ...] = Field(
+        (),
+        description="Directories and object store URLs (s3://bucket/path) below which snapshots may be written and "
+        "read, as JSON list. Empty: data_dir/snapshots. Callers with the role admin choose the place, so name no more "
+        "than is meant for it.",
+    )
+    source_roots: tuple[str, ...] = Field(
+        (),
+        description="Directories and object store URLs below which Lance data sets of other systems may be opened as "
+        "pools, as JSON list. Empty: none.",
+    )
+    gpu_layout: GpuLayout = Field(
+        GpuLayout.REPLICAS,
+        description="How an index lies on several GPUs: replicas (each has all items and takes a part of the queries: "
+        "throughput) or shards (each has a part of the items: memory).",
+    )
     max_pools: int = Field(
         100, ge=1, description="Pools there may be. Each keeps its vectors in memory; set it by the memory there is."
     )
     max_upsert_rows: int = Field(
         2_000_000,
         ge=1,
-        description="Items in one Upsert stream. Their vectors wait in memory until the stream ends; a stream is all "
-        "or nothing, so larger ones also lose more when they fail.",
+        description="Items in one Upsert stream. Their ids wait in memory until the stream ends; a stream is all or "
+        "nothing, so larger ones also lose more when they fail.",
     )
     max_ids: int = Field(
         100_000,
@@ -91,7 +169,7 @@ class IndexServerSettings(ServiceSettings):
     max_candidates: int = Field(
         5_000_000,
         ge=1,
-        description="Candidates a campaign may have. A growth beyond it is refused whole. Each takes about 200 bytes "
+        description="Candidates a campaign may have. A growth beyond it is refused whole. Each takes about 60 bytes "
         "here, and its vector in the learner; set it by the learner's memory.",
     )
     max_campaigns: int = Field(

@@ -23,6 +23,8 @@ from learner.training import Trainer
 from learner.vectors import VectorReader
 from learner.waiting import Turns
 from sealpool.client import ClientOptions, IndexClient
+from sealpool.errors import SealpoolError
+from sealpool.runtime.access import LEARNER_ACCESS
 from sealpool.runtime.logs import Logger, make_logger
 from sealpool.runtime.server import ServiceServer
 from sealpool.runtime.settings import load_settings
@@ -121,6 +123,7 @@ def build(
         descriptors=[learner_pb2.DESCRIPTOR.services_by_name["LearnerService"]],
         registry=registry,
         log=log,
+        access=LEARNER_ACCESS,
     )
     if index is None:
         client = IndexClient(settings.index_server, options=_client_options(settings))
@@ -136,6 +139,9 @@ def _client_options(settings: LearnerSettings) -> ClientOptions:
         ca_certificate=settings.services_ca,
         client_certificate=settings.services_certificate,
         client_key=settings.services_key,
+        token="",
+        token_file=settings.services_token_file,
+        insecure=settings.insecure,
     )
 
 
@@ -147,7 +153,7 @@ def main(argv: Sequence[str]) -> int:
             torch.set_num_threads(settings.threads)
         server = build(settings, registry=CollectorRegistry(), log=make_logger(settings, "learner"))
         server.start()
-    except (ValidationError, OSError, RuntimeError) as error:
+    except (ValidationError, SealpoolError, OSError, RuntimeError) as error:
         sys.stderr.write(f"learner: {error}\n")
         return 1
     server.set_serving()

@@ -21,7 +21,7 @@ _BLOCK = 8192
 class Candidates:
     """Ids and vectors of candidates in slots 0 to size − 1, in no particular order.
 
-    Grows by doubling; a removed item's slot is taken by the last one. One thread at a time.
+    Grows by doubling; the slots of removed items are taken by the last ones. One thread at a time.
     """
 
     def __init__(self) -> None:
@@ -98,20 +98,25 @@ class Candidates:
         self._direction_sum = np.empty(0)
 
     def _remove(self, ids: Sequence[ItemId]) -> None:
-        for item_id in ids:
-            slot = self._slot_of.pop(item_id, None)
-            if slot is None:
-                continue
-            self._direction_sum -= self._unit_sum(np.array([slot]))
-            last = self._ids.pop()
-            if last != item_id:
-                end = len(self._ids)
-                self._ids[slot] = last
-                self._slot_of[last] = slot
-                for array in (self._vectors, self._inverse_lengths, self._keys):
-                    array[slot] = array[end]
-                self._changed.append(np.array([slot]))
-        if not self._ids:
+        gone = np.unique(self.slots_of(ids))
+        if not len(gone):
+            return
+        self._direction_sum -= self._unit_sum(gone)
+        size = len(self) - len(gone)
+        for slot in gone.tolist():
+            del self._slot_of[self._ids[slot]]
+        # What stays beyond the new end moves into the holes below it, of which there are as many.
+        holes = gone[gone < size]
+        movers = np.setdiff1d(np.arange(size, len(self)), gone, assume_unique=True)
+        for hole, mover in zip(holes.tolist(), movers.tolist(), strict=True):
+            item_id = self._ids[mover]
+            self._ids[hole] = item_id
+            self._slot_of[item_id] = Slot(hole)
+        del self._ids[size:]
+        for array in (self._vectors, self._inverse_lengths, self._keys):
+            array[holes] = array[movers]
+        self._changed.append(holes)
+        if not size:
             self._direction_sum[:] = 0
 
     def _unit_sum(self, slots: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -17,24 +17,43 @@ from sealpool.v1 import common_pb2, index_pb2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledSet:
-    """The labelled set of a round: each id, and whether it brings its neighbours in. `excluded` is never picked."""
+    """The labelled set of a round.
+
+    Parameters
+    ----------
+    expands
+        Each labelled id, and whether it brings its neighbours in.
+    excluded
+        Never picked.
+    classes
+        The indices of each labelled item's classes; of all of them, or of none where the caller did not tell them.
+    """
 
     expands: Mapping[ItemId, bool]
     excluded: Sequence[ItemId]
+    classes: Mapping[ItemId, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """What the index server was told of a labelled item: whether to expand from it, and its classes (None: not)."""
+
+    expands: bool
+    classes: tuple[int, ...] | None
 
 
 class HeldCampaign:
     """What the learner holds of one campaign in one pool. One thread at a time.
 
-    `told` are the labelled ids that the index server knows, with whether it was told to expand from them; it passes
-    over what it was told before. `added` and `removed` count what changed in `round`.
+    `told` are the labelled ids that the index server knows, with what it was told of them; it passes over what it was
+    told before. `added` and `removed` count what changed in `round`.
     """
 
     def __init__(self, created_ns: int, mirror: Mirror) -> None:
         self.created_ns = created_ns
         self.mirror = mirror
         self.candidates = Candidates()
-        self.told: dict[ItemId, bool] = {}
+        self.told: dict[ItemId, Told] = {}
         self.round = -1
         self.added = 0
         self.removed = 0
@@ -70,9 +89,14 @@ class HeldCampaigns:
             return sum(held.candidates.nbytes for held in self._held.values())
 
     def get(self, pool: index_pb2.Pool, campaign: str) -> HeldCampaign:
-        """Return what is held of a campaign: nothing, if its pool was made anew since."""
+        """Return what is held of a campaign in a pool, which is named as it is, not by an alias.
+
+        It is nothing if the pool was made anew since, or if the campaign was in another one meanwhile.
+        """
         key, created_ns = (pool.spec.name, campaign), pool.created_at.ToNanoseconds()
         with self._guard:
+            for other in [other for other in self._held if other[1] == campaign and other != key]:
+                del self._held[other]
             held = self._held.get(key)
             if held is None or held.created_ns != created_ns:
                 mirror = Mirror(self._device, limit_bytes=self._device_limit)
@@ -105,7 +129,7 @@ class Expander:
     def expand(
         self,
         held: HeldCampaign,
-        labelled: Mapping[ItemId, bool],
+        labelled: LabelledSet,
         *,
         pool: str,
         campaign: str,
@@ -119,6 +143,10 @@ class Expander:
         """
         if held.round != round_number:
             held.round, held.added, held.removed = round_number, 0, 0
+        known = {
+            item_id: Told(expands=expands, classes=labelled.classes.get(item_id))
+            for item_id, expands in labelled.expands.items()
+        }
 
         def ask(ids: Sequence[ItemId], sources: Sequence[ItemId]) -> CandidateUpdate:
             return self._index.expand_candidates(
@@ -127,11 +155,12 @@ class Expander:
                 ids,
                 policy=policy,
                 expand_from_ids=sources,
+                classes=[labelled.classes[item_id] for item_id in ids] if labelled.classes else (),
                 held_version=held.candidates.version,
             )
 
         def tell_some(ids: Sequence[ItemId]) -> CandidateUpdate:
-            sources = [item_id for item_id in ids if labelled[item_id]]
+            sources = [item_id for item_id in ids if known[item_id].expands]
             try:
                 return ask(ids, sources)
             except NotFound:
@@ -146,15 +175,23 @@ class Expander:
                 update = tell_some(some)
                 anew |= held_version > 0 and update.base_version == 0
                 held.candidates.apply(update)
-                held.told.update((item_id, labelled[item_id]) for item_id in some)
+                held.told.update((item_id, known[item_id]) for item_id in some)
                 held.added += update.info.added
                 held.removed += update.info.removed
             return update, anew
 
-        ids = sorted(labelled)
-        # A label that was corrected to a class of interest makes a source of an item that was only taken out.
-        update, anew = tell([i for i in ids if i not in held.told or (labelled[i] and not held.told[i])])
+        ids = sorted(known)
+        update, anew = tell([item_id for item_id in ids if _is_news(known[item_id], held.told.get(item_id))])
         if anew:
             held.told.clear()
             update, _ = tell(ids)
         return update
+
+
+def _is_news(now: Told, told: Told | None) -> bool:
+    """Whether a label must be told (again).
+
+    One that was corrected to a class of interest makes a source of an item that was only taken out. Classes that were
+    corrected, or told for the first time, are told too.
+    """
+    return told is None or (now.expands and not told.expands) or (now.classes != told.classes)

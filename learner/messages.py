@@ -18,6 +18,7 @@ from sealpool.v1 import common_pb2, learner_pb2
 from sealpool.validation import check_ids, check_name
 
 MAX_ITERATIONS = 10_000
+_GROWS_BY_PICK = "seals"
 
 _TASKS = {
     common_pb2.TASK_KIND_BINARY: Task.BINARY,
@@ -164,12 +165,22 @@ def read_select_header(header: learner_pb2.SelectHeader, *, max_batch: int) -> S
             density_over=_look_up(_DENSITIES, strategy.density_over, "header.strategy.density_over"),
             positive_class=strategy.positive_class,
         ),
-        policy=header.policy,
+        policy=_check_growth(header.policy),
         batch_size=header.batch_size,
         exploration=header.exploration,
         fill_random=header.fill_random,
         seed=header.seed,
     )
+
+
+def _check_growth(policy: common_pb2.PolicySpec) -> common_pb2.PolicySpec:
+    """Return a policy whose growth, which is ours to do, is one that it can have; the rest the index server checks."""
+    if policy.growth not in common_pb2.CandidateGrowth.values():
+        raise InvalidArgument("header.policy.growth", f"{policy.growth} is not one of its values")
+    if policy.growth == common_pb2.CANDIDATE_GROWTH_PICK and policy.name not in ("", _GROWS_BY_PICK):
+        problem = f"only {_GROWS_BY_PICK} grows after each pick, not {policy.name[:140]!r}"
+        raise InvalidArgument("header.policy.growth", problem)
+    return policy
 
 
 def read_embed_header(header: learner_pb2.EmbedHeader) -> EmbedOptions:

@@ -216,8 +216,13 @@ class Index(Protocol):
         *,
         policy: common_pb2.PolicySpec,
         expand_from_ids: Sequence[str] | None = None,
+        classes: Sequence[Sequence[int]] = (),
         held_version: int = 0,
         vectors: bool = True,
         payloads: bool = False,
+        preview: bool = False,
     ) -> CandidateUpdate:
-        """Tell what was labelled, get the difference of the candidate pool."""
+        """Tell what was labelled, get the difference of the candidate pool; as a `preview`, what it would be.
+
+        A preview may be asked for by many threads at once. `classes` are parallel to `labelled_ids`, or empty.
+        """

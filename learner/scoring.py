@@ -20,10 +20,16 @@ from sealpool.types import ItemId
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoredItem:
-    """An item and how much it is worth a label."""
+    """An item, how much it is worth a label, and the draw that orders equal scores."""
 
     id: ItemId
     score: float
+    draw: int
+
+    @property
+    def rank(self) -> tuple[float, int, ItemId]:
+        """What items are sorted by, best first."""
+        return -self.score, self.draw, self.id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,13 +75,21 @@ class Scorer:
             scores[rows] = self._score(candidates, rows, partial(mirror.rows, candidates, start, stop))
         scores[barred] = -np.inf
         few = finalists(scores, count)
-        exact = np.empty(len(few))
-        for start, stop in self._batches(len(few), cancelled):
-            slots = few[start:stop]
-            exact[start:stop] = self._score(candidates, slots, partial(self._in_float64, candidates, slots))
-        exact = round_scores(exact)
-        chosen = best(exact, draws_of(candidates.keys[few], self.seed), count)
-        return [ScoredItem(id=candidates.id_at(Slot(few[place])), score=float(exact[place])) for place in chosen]
+        exact, draws = self._exact(candidates, few, cancelled), draws_of(candidates.keys[few], self.seed)
+        return _items(candidates, few, exact, draws, best(exact, draws, count))
+
+    @torch.inference_mode()
+    def rate(self, candidates: Candidates, slots: NDArray[np.int64], *, cancelled: CancelCheck) -> list[ScoredItem]:
+        """Return the candidates in `slots` (n,), in that order, with the scores and draws that `pick` compares."""
+        exact, draws = self._exact(candidates, slots, cancelled), draws_of(candidates.keys[slots], self.seed)
+        return _items(candidates, slots, exact, draws, np.arange(len(slots)))
+
+    def _exact(self, candidates: Candidates, slots: NDArray[np.int64], cancelled: CancelCheck) -> Scores:
+        exact = np.empty(len(slots))
+        for start, stop in self._batches(len(slots), cancelled):
+            some = slots[start:stop]
+            exact[start:stop] = self._score(candidates, some, partial(self._in_float64, candidates, some))
+        return round_scores(exact)
 
     def _batches(self, size: int, cancelled: CancelCheck) -> Iterator[tuple[int, int]]:
         for start in range(0, size, self.batch_rows):
@@ -93,6 +107,15 @@ class Scorer:
         if not np.isfinite(scores).all():
             raise FailedPrecondition("scoring overflows on these vectors: scale them to lengths near 1")
         return scores
+
+
+def _items(
+    candidates: Candidates, slots: NDArray[np.int64], scores: Scores, draws: Keys, places: NDArray[np.int64]
+) -> list[ScoredItem]:
+    return [
+        ScoredItem(id=candidates.id_at(Slot(slots[place])), score=float(scores[place]), draw=int(draws[place]))
+        for place in places
+    ]
 
 
 class _Batch:

@@ -22,7 +22,8 @@ from scheduler.storage.migrate import migrate
 from scheduler.storage.store import Store
 from sealpool.client import ClientOptions, IndexClient, LearnerClient
 from sealpool.client.connection import Connection
-from sealpool.errors import SealpoolError
+from sealpool.errors import NotFound, SealpoolError
+from sealpool.runtime.access import scheduler_access
 from sealpool.runtime.logs import Logger, make_logger
 from sealpool.runtime.server import ServiceServer
 from sealpool.runtime.settings import load_settings
@@ -74,14 +75,15 @@ class Scheduler:
             log=log,
         )
         self._watch = WatchService(store=self.store, max_watchers=settings.max_watchers)
+        self._campaigns = CampaignService(
+            store=self.store,
+            index=callers_index,
+            oracles=make_oracles(callers_index),
+            timers=self._timers,
+            settle=self._house.settle,
+        )
         self.servicer = SchedulerServicer(
-            campaigns=CampaignService(
-                store=self.store,
-                index=callers_index,
-                oracles=make_oracles(callers_index),
-                timers=self._timers,
-                settle=self._house.settle,
-            ),
+            campaigns=self._campaigns,
             rounds=RoundService(store=self.store, starter=starter, pool=self.pool),
             tasks=TaskService(store=self.store, index=callers_index, max_lease_tasks=settings.max_lease_tasks, log=log),
             labels=LabelService(
@@ -94,6 +96,13 @@ class Scheduler:
         """Take up the rounds that were cut off, and let the timers fire."""
         self._timers.start()
         self._house.start()
+
+    def pool_of(self, campaign: str) -> str:
+        """Return the pool of a campaign, "" where there is no such campaign."""
+        try:
+            return self._campaigns.get(campaign).spec.pool
+        except NotFound:
+            return ""
 
     def drain(self) -> None:
         """Begin nothing new; rounds stop before their next phase, and watches end."""
@@ -125,6 +134,7 @@ def serve(
         descriptors=[scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"]],
         registry=registry,
         log=log,
+        access=scheduler_access(scheduler.pool_of),
     )
     scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(scheduler.servicer, server.grpc_server)
     server.on_drain(scheduler.drain)
@@ -183,4 +193,7 @@ def client_options(settings: SchedulerSettings, timeout_s: float) -> ClientOptio
         ca_certificate=settings.services_ca,
         client_certificate=settings.services_certificate,
         client_key=settings.services_key,
+        token="",
+        token_file=settings.services_token_file,
+        insecure=settings.insecure,
     )

@@ -8,6 +8,7 @@ from concurrent.futures import Future, InvalidStateError
 import grpc
 
 from scheduler.service import CampaignService, LabelService, RoundService, TaskService, WatchService
+from sealpool.runtime.callers import caller_of
 from sealpool.v1 import scheduler_pb2 as pb
 from sealpool.v1 import scheduler_pb2_grpc
 
@@ -41,7 +42,11 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
     def ListCampaigns(
         self, request: pb.ListCampaignsRequest, context: grpc.ServicerContext
     ) -> pb.ListCampaignsResponse:
-        return pb.ListCampaignsResponse(campaigns=self._campaigns.list(include_archived=request.include_archived))
+        caller = caller_of(context)
+        campaigns = self._campaigns.list(include_archived=request.include_archived)
+        return pb.ListCampaignsResponse(
+            campaigns=[campaign for campaign in campaigns if caller.may_use(campaign.spec.pool)]
+        )
 
     def PauseCampaign(
         self, request: pb.PauseCampaignRequest, context: grpc.ServicerContext

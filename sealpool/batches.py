@@ -6,18 +6,19 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sealpool.errors import InvalidArgument
-from sealpool.matrix import from_matrix, to_matrix
+from sealpool.matrix import from_matrix, write_matrix
 from sealpool.types import ItemId, Items, LabelledItems, Payload
 from sealpool.v1 import common_pb2
 
 
 def to_batch(items: Items) -> common_pb2.ItemBatch:
     """Encode some items."""
-    return common_pb2.ItemBatch(
-        ids=items.ids,
-        vectors=None if items.vectors is None else to_matrix(items.vectors),
-        payloads=None if items.payloads is None else to_payloads(items.payloads),
+    batch = common_pb2.ItemBatch(
+        ids=items.ids, payloads=None if items.payloads is None else to_payloads(items.payloads)
     )
+    if items.vectors is not None:
+        write_matrix(batch.vectors, items.vectors)
+    return batch
 
 
 def from_batch(batch: common_pb2.ItemBatch) -> Items:

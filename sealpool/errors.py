@@ -9,8 +9,8 @@ SealpoolError
 ├── Unavailable            starting, stopping, or a service behind it is away: try again
 ├── DeadlineExceeded       the caller's time ran out
 ├── Cancelled              the caller left
-├── Unauthenticated        no token, or one that is not known
-├── PermissionDenied       a token without the role
+├── Unauthenticated        no token, or one that is not known or has expired
+├── PermissionDenied       a token without the role, or for other pools
 └── InternalError          a fault of ours; the message has an id to look for in the log
 
 Services raise them, `sealpool.runtime` maps them to gRPC status, and the client raises the same classes again.
@@ -76,17 +76,30 @@ class ResourceExhausted(SealpoolError):
         The limit.
     setting
         The setting that moves it, "" if none does.
+    retry_after_s
+        Seconds after which the same request may find room; None if trying again does not help.
     """
 
-    def __init__(self, what: str, *, limit: int | float, setting: str) -> None:
+    def __init__(self, what: str, *, limit: int | float, setting: str, retry_after_s: float | None = None) -> None:
         moved_by = f" (setting {setting})" if setting else ""
         super().__init__(f"{what} is over the limit of {limit:,}{moved_by}", field=setting)
         self.limit = limit
         self.setting = setting
+        self.retry_after_s = retry_after_s
 
 
 class Unavailable(SealpoolError):
-    """The service is starting or stopping, or one behind it is away. Trying again is right."""
+    """The service is starting or stopping, or one behind it is away. Trying again is right.
+
+    Parameters
+    ----------
+    retry_after_s
+        Seconds before which trying again is in vain, None where that is not known.
+    """
+
+    def __init__(self, message: str, *, field: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message, field=field)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineExceeded(SealpoolError):
@@ -98,11 +111,11 @@ class Cancelled(SealpoolError):
 
 
 class Unauthenticated(SealpoolError):
-    """No token, or one that is not known."""
+    """No token, or one that is not known or has expired."""
 
 
 class PermissionDenied(SealpoolError):
-    """The token is known and does not allow this."""
+    """The token is known and does not allow this: its role is too low, or the pool is not one of its own."""
 
 
 class InternalError(SealpoolError):

@@ -19,12 +19,18 @@ _NAMES: dict[np.dtype[np.floating], common_pb2.DType.ValueType] = {
 
 def to_matrix(array: NDArray[np.floating]) -> common_pb2.Matrix:
     """Encode (n, d) float16 or float32 as it is; any other float as float32."""
+    matrix = common_pb2.Matrix()
+    write_matrix(matrix, array)
+    return matrix
+
+
+def write_matrix(matrix: common_pb2.Matrix, array: NDArray[np.floating]) -> None:
+    """Encode as `to_matrix` does, into a message that is part of another: that saves a copy of the numbers."""
     if array.dtype not in _NAMES:
         array = array.astype("<f4")
-    rows, columns = array.shape
-    return common_pb2.Matrix(
-        data=np.ascontiguousarray(array).tobytes(), dtype=_NAMES[array.dtype], rows=rows, columns=columns
-    )
+    matrix.rows, matrix.columns = array.shape
+    matrix.dtype = _NAMES[array.dtype]
+    matrix.data = array.tobytes()
 
 
 def from_matrix(matrix: common_pb2.Matrix, *, field: str = "vectors") -> Vectors:
@@ -39,10 +45,11 @@ def from_matrix(matrix: common_pb2.Matrix, *, field: str = "vectors") -> Vectors
     if dtype is None:
         raise InvalidArgument(f"{field}.dtype", "is not DTYPE_FLOAT32 or DTYPE_FLOAT16")
     expected = matrix.rows * matrix.columns * dtype.itemsize
-    if len(matrix.data) != expected:
+    data = matrix.data  # each look at the field copies it
+    if len(data) != expected:
         raise InvalidArgument(
             f"{field}.data",
-            f"has {len(matrix.data):,} bytes; {matrix.rows:,} × {matrix.columns:,} {dtype.name} take {expected:,}",
+            f"has {len(data):,} bytes; {matrix.rows:,} × {matrix.columns:,} {dtype.name} take {expected:,}",
         )
-    array = np.frombuffer(matrix.data, dtype).reshape(matrix.rows, matrix.columns)
+    array = np.frombuffer(data, dtype).reshape(matrix.rows, matrix.columns)
     return array.astype(np.float32, copy=False)

@@ -19,14 +19,14 @@ MAX_URI_BYTES = 2048
 MAX_METADATA_BYTES = 64 << 10
 MAX_DIMENSION = 65_536
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 
 
 def check_name(field: str, name: str) -> str:
     """Return `name` if it can name a pool or a campaign; raise InvalidArgument otherwise."""
     if not _NAME.fullmatch(name):
         raise InvalidArgument(
-            field, f"{name[:140]!r} is not 1 to 128 characters of [A-Za-z0-9._-] that begin with a letter or digit"
+            field, f"{name[:140]!r} is not 1 to 128 characters of [A-Za-z0-9._@-] that begin with a letter or digit"
         )
     return name
 

@@ -3,33 +3,63 @@
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from index_server.candidates.state import CandidatePool, Change
+import numpy as np
+import pyarrow as pa
+
+from index_server.candidates.state import CandidatePool, Change, Classes
+from index_server.ports import Rows, Scores
 from sealpool.durable import full_disk_is_exhaustion, sync_directory
 from sealpool.types import ItemId
 
+_FORMAT: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS campaign (
     name TEXT PRIMARY KEY,
-    policy TEXT NOT NULL,           -- '' once the candidate pool was dropped
-    first_version INTEGER NOT NULL  -- where the one before it ended
+    policy TEXT NOT NULL,            -- '' once the candidate pool was dropped
+    first_version INTEGER NOT NULL   -- where the one before it ended
 ) STRICT;
 CREATE TABLE IF NOT EXISTS change (
     campaign TEXT NOT NULL,
     version INTEGER NOT NULL,
     pool_version INTEGER NOT NULL,
-    added BLOB NOT NULL,            -- each a JSON list of ids
-    removed BLOB NOT NULL,
-    labelled BLOB NOT NULL,
-    expanded BLOB NOT NULL,
+    added BLOB NOT NULL,             -- Arrow IPC: id, source (its id or null), score
+    told TEXT NOT NULL,              -- JSON: lists of ids `removed`, `deleted`, `labelled`, `expanded`; `classes` by id
     PRIMARY KEY (campaign, version)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS change_pool_version ON change (pool_version);
 """
+_ADDED: Final = pa.schema([("id", pa.large_string()), ("source", pa.large_string()), ("score", pa.float32())])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredChange:
+    """A Change by ids, as it lies on disk. `sources` are None where there is none."""
+
+    version: int
+    pool_version: int
+    added: Sequence[ItemId]
+    sources: Sequence[ItemId | None]
+    scores: Scores
+    removed: Sequence[ItemId]
+    deleted: Sequence[ItemId]
+    labelled: Sequence[ItemId]
+    classes: Mapping[ItemId, Classes]
+    expanded: Sequence[ItemId]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredCampaign:
+    """A campaign as it lies on disk; `policy` is "" once its candidate pool was dropped."""
+
+    policy: str
+    first_version: int
+    changes: Sequence[StoredChange]
 
 
 class Journal:
@@ -42,7 +72,14 @@ class Journal:
     start and before each write; who sees a commit fail calls `discard` before the next one, which would use the same
     pool version again.
 
+    `ids_at` gives the ids of rows as Arrow keeps strings.
+
     Threads: any.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read, or another version of sealpool wrote it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,6 +89,7 @@ class Journal:
             self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
+            _check_format(self._connection, path)
             self._connection.executescript(_SCHEMA)
         sync_directory(path.parent)
 
@@ -60,37 +98,39 @@ class Journal:
         with self._lock:
             self._connection.close()
 
-    def load(self, pool_version: int) -> tuple[dict[str, CandidatePool], dict[str, int]]:
-        """Return the candidate pools by campaign, and for campaigns whose one was dropped the version it ended at."""
+    def load(self, pool_version: int) -> dict[str, StoredCampaign]:
+        """Return the campaigns by name, those too whose candidate pool was dropped."""
         with self._transaction(pool_version) as cursor:
             campaigns = cursor.execute("SELECT name, policy, first_version FROM campaign ORDER BY name").fetchall()
-            pools = {
-                name: CandidatePool(policy=policy, first_version=first) for name, policy, first in campaigns if policy
-            }
-            ended = {name: first for name, policy, first in campaigns if not policy}
+            changes: dict[str, list[StoredChange]] = {name: [] for name, *_ in campaigns}
             for name, *row in cursor.execute(
-                "SELECT campaign, version, pool_version, added, removed, labelled, expanded FROM change "
-                "ORDER BY campaign, version"
+                "SELECT campaign, version, pool_version, added, told FROM change ORDER BY campaign, version"
             ):
-                pools[name].apply(_change(*row))
-        return pools, ended
+                changes[name].append(_stored(*row))
+        return {
+            name: StoredCampaign(policy=policy, first_version=first, changes=changes[name])
+            for name, policy, first in campaigns
+        }
 
-    def begin(self, campaign: str, candidates: CandidatePool, change: Change | None, *, pool_version: int) -> None:
+    def begin(
+        self, campaign: str, candidates: CandidatePool, change: Change | None, ids_at: "IdsAt", *, pool_version: int
+    ) -> None:
         """Keep a new candidate pool, and its first change."""
         with self._transaction(pool_version) as cursor:
             cursor.execute(
                 "INSERT OR REPLACE INTO campaign VALUES (?, ?, ?)", (campaign, candidates.policy, candidates.version)
             )
-            _insert(cursor, {} if change is None else {campaign: change})
+            _insert(cursor, {} if change is None else {campaign: change}, ids_at)
 
-    def write(self, changes: Mapping[str, Change], *, pool_version: int) -> None:
+    def write(self, changes: Mapping[str, Change], ids_at: "IdsAt", *, pool_version: int) -> None:
         """Keep changes by campaign, all or none, while the store is at `pool_version`."""
         with self._transaction(pool_version) as cursor:
-            _insert(cursor, changes)
+            _insert(cursor, changes, ids_at)
 
     def discard(self, *, pool_version: int) -> None:
         """Remove changes that name a pool version above `pool_version`."""
-        self.write({}, pool_version=pool_version)
+        with self._transaction(pool_version):
+            pass
 
     def drop(self, campaign: str, *, version: int, pool_version: int) -> None:
         """Forget the changes of a campaign whose candidate pool ended at `version`."""
@@ -113,6 +153,9 @@ class Journal:
                 cursor.close()
 
 
+IdsAt = Callable[[Rows], pa.LargeStringArray]
+
+
 @contextmanager
 def _as_os_error() -> Iterator[None]:
     try:
@@ -121,30 +164,65 @@ def _as_os_error() -> Iterator[None]:
         raise OSError(f"candidates: {error}") from error
 
 
-def _insert(cursor: sqlite3.Cursor, changes: Mapping[str, Change]) -> None:
+def _check_format(connection: sqlite3.Connection, path: Path) -> None:
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if not tables:
+        connection.execute(f"PRAGMA user_version = {_FORMAT}")
+    elif found != _FORMAT:
+        raise OSError(f"{path.name} has format {found}, and this version of sealpool reads {_FORMAT}")
+
+
+def _insert(cursor: sqlite3.Cursor, changes: Mapping[str, Change], ids_at: IdsAt) -> None:
     cursor.executemany(
-        "INSERT INTO change VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [
-            (name, c.version, c.pool_version, *map(_to_blob, (c.added, c.removed, c.labelled, c.expanded)))
-            for name, c in changes.items()
-        ],
+        "INSERT INTO change VALUES (?, ?, ?, ?, ?)",
+        [(name, c.version, c.pool_version, _added_to_blob(c, ids_at), _told_to_json(c)) for name, c in changes.items()],
     )
 
 
-def _change(version: int, pool_version: int, added: bytes, removed: bytes, labelled: bytes, expanded: bytes) -> Change:
-    return Change(
+def _added_to_blob(change: Change, ids_at: IdsAt) -> bytes:
+    sources, places = np.unique(change.sources, return_inverse=True)
+    has_source = change.sources >= 0
+    names = ids_at(np.maximum(sources, 0)) if has_source.any() else pa.nulls(len(sources), pa.large_string())
+    columns = [
+        ids_at(change.added),
+        names.take(pa.array(places, mask=~has_source)),
+        pa.array(change.scores, pa.float32()),
+    ]
+    return _to_ipc(pa.record_batch(columns, schema=_ADDED))
+
+
+def _to_ipc(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _told_to_json(change: Change) -> str:
+    told = {
+        "removed": list(change.removed.ids),
+        "deleted": list(change.deleted.ids),
+        "labelled": list(change.labelled.ids),
+        "expanded": list(change.expanded.ids),
+        "classes": {item_id: classes for item_id, _, classes in change.classes},
+    }
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+
+
+def _stored(version: int, pool_version: int, added: bytes, told: str) -> StoredChange:
+    columns: Any = pa.ipc.open_stream(added).read_next_batch()
+    lists = json.loads(told)
+    return StoredChange(
         version=version,
         pool_version=pool_version,
-        added=_from_blob(added),
-        removed=_from_blob(removed),
-        labelled=_from_blob(labelled),
-        expanded=_from_blob(expanded),
+        added=columns["id"].to_pylist(),
+        sources=columns["source"].to_pylist(),
+        scores=columns["score"].to_numpy(),
+        removed=lists["removed"],
+        deleted=lists["deleted"],
+        labelled=lists["labelled"],
+        classes={item_id: tuple(classes) for item_id, classes in lists["classes"].items()},
+        expanded=lists["expanded"],
     )
-
-
-def _to_blob(ids: Sequence[ItemId]) -> bytes:
-    return json.dumps(list(ids), ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _from_blob(blob: bytes) -> list[ItemId]:
-    return [ItemId(item_id) for item_id in json.loads(blob)]

@@ -1,12 +1,15 @@
 """Engines by name. A new one is one file and one line here."""
 
-from index_server.engines import flat, hnsw, ivf_flat
-from index_server.engines.build import BuildRequest, EngineKind
+from index_server.engines import cagra, flat, hnsw, ivf_flat, ivf_pq, lsh
+from index_server.engines.build import BuildRequest, EngineKind, GpuLayout
 
 ENGINES: dict[str, EngineKind] = {
     flat.KIND.name: flat.KIND,
     ivf_flat.KIND.name: ivf_flat.KIND,
+    ivf_pq.KIND.name: ivf_pq.KIND,
     hnsw.KIND.name: hnsw.KIND,
+    lsh.KIND.name: lsh.KIND,
+    cagra.KIND.name: cagra.KIND,
 }
 
-__all__ = ["ENGINES", "BuildRequest", "EngineKind"]
+__all__ = ["ENGINES", "BuildRequest", "EngineKind", "GpuLayout"]

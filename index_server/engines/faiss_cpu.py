@@ -1,4 +1,4 @@
-"""What the FAISS engines on CPU share: the mask of removed rows, and widening a search that came up short."""
+"""What the FAISS engines on CPU share: masking rows, and widening a search that came up short."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -7,13 +7,26 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index_server.engines.row_mask import RowMask
 from index_server.ports import Rows
-from index_server.spec import Metric
+from index_server.spec import Metric, VectorType
 from sealpool.types import Vectors
 
 EXHAUSTIVE: Final = 0
 """The effort of a search that looks at every row."""
 _EFFORTS: Final = (1, 4, 16, EXHAUSTIVE)
+
+
+def rounding_of(dimension: int) -> float:
+    """Return what the sum of d float32 products may be off by, as a share of the product of the lengths."""
+    return float(4 * np.sqrt(dimension) * np.finfo(np.float32).eps)
+
+
+def checked_breadth(value: float) -> float:
+    """Return `value`, a breadth; ValueError unless it is at least 1."""
+    if not value >= 1:
+        raise ValueError(f"a breadth of {value:g} is below 1")
+    return float(value)
 
 
 def faiss_metric(metric: Metric) -> int:
@@ -36,64 +49,6 @@ def _selector(bits: NDArray[np.uint8]) -> Any:
     return make(bits)
 
 
-class RowMask:
-    """Which rows are not removed, one bit each, as FAISS's IDSelectorBitmap reads it."""
-
-    def __init__(self) -> None:
-        self._bits = np.zeros(0, np.uint8)
-        self.size = 0
-        self.removed = 0
-
-    def append(self, count: int) -> None:
-        """Add `count` rows, marked as removed until they are revealed."""
-        needed = (self.size + count + 7) // 8
-        if needed > len(self._bits):
-            grown = np.zeros(max(needed, len(self._bits) * 3 // 2), np.uint8)
-            grown[: len(self._bits)] = self._bits
-            self._bits = grown
-        self.size += count
-        self.removed += count
-
-    def reveal(self, rows: Rows) -> None:
-        """Mark rows, each given once, as not removed."""
-        self.removed -= len(rows) - len(self._kept(rows))
-        _set(self._bits, rows)
-
-    def remove(self, rows: Rows) -> None:
-        """Mark rows as removed."""
-        rows = np.unique(rows)
-        self.removed += len(self._kept(rows))
-        _clear(self._bits, rows)
-
-    def without(self, excluded: Rows | None) -> tuple[NDArray[np.uint8] | None, int]:
-        """Return the bits less `excluded` (None if every row counts), and how many rows count."""
-        left = self.size - self.removed
-        if excluded is not None and len(excluded):
-            kept = self._kept(np.unique(excluded))
-            if len(kept):
-                bits = self._bits.copy()
-                _clear(bits, kept)
-                return bits, left - len(kept)
-        return (self._bits if self.removed else None), left
-
-    @property
-    def nbytes(self) -> int:
-        """Memory used."""
-        return self._bits.nbytes
-
-    def _kept(self, rows: Rows) -> Rows:
-        kept: Rows = rows[(self._bits[rows >> 3] >> (rows & 7).astype(np.uint8)) & 1 == 1]
-        return kept
-
-
-def _set(bits: NDArray[np.uint8], rows: Rows) -> None:
-    np.bitwise_or.at(bits, rows >> 3, np.left_shift(1, rows & 7).astype(np.uint8))
-
-
-def _clear(bits: NDArray[np.uint8], rows: Rows) -> None:
-    np.bitwise_and.at(bits, rows >> 3, (255 - np.left_shift(1, rows & 7)).astype(np.uint8))
-
-
 class FaissCpuEngine:
     """An Engine over one FAISS index in host memory. A subclass says how one search with a given effort goes.
 
@@ -103,10 +58,12 @@ class FaissCpuEngine:
     name = ""
     device = "cpu"
 
-    def __init__(self, index: Any, *, threads: int) -> None:
+    def __init__(self, index: Any, *, threads: int, vector_type: VectorType = VectorType.FLOAT32) -> None:
         self._index = index
         self._threads = threads
+        self._dtype = vector_type.dtype
         self._mask = RowMask()
+        self._breadth = 1.0
 
     @property
     def size(self) -> int:
@@ -121,13 +78,32 @@ class FaissCpuEngine:
     @property
     def memory_bytes(self) -> int:
         """Memory of vectors, structure and mask."""
-        return self.size * int(self._index.d) * 4 + self._structure_bytes() + self._mask.nbytes
+        return self._vector_bytes() + self._structure_bytes() + self._mask.nbytes
+
+    @property
+    def rounding(self) -> float:
+        """Of float32."""
+        return rounding_of(int(self._index.d))
+
+    @property
+    def breadth(self) -> float:
+        """How many times wider than by default it searches."""
+        return self._breadth
+
+    @breadth.setter
+    def breadth(self, value: float) -> None:
+        self._breadth = checked_breadth(value)
+
+    def revealed(self, rows: Rows) -> NDArray[np.bool_]:
+        """Say which of `rows` can be found."""
+        return self._mask.contains(rows)
 
     def add(self, rows: Rows, vectors: Vectors) -> None:
         """Append `vectors` as `rows`, masked."""
         check_dense(rows, self.size)
         set_threads(self._threads)
-        self._index.add(np.ascontiguousarray(vectors, np.float32))
+        # Halfway between two float16 (6 numbers in 100,000) FAISS rounds to the one, NumPy to the other.
+        self._index.add(np.ascontiguousarray(vectors.astype(self._dtype, copy=False), np.float32))
         self._mask.append(len(rows))
 
     def reveal(self, rows: Rows) -> None:
@@ -151,7 +127,8 @@ class FaissCpuEngine:
         queries = np.ascontiguousarray(queries, np.float32)
         short = np.arange(len(queries))
         for effort in self._efforts():
-            scores[short, :found], rows[short, :found] = self._search(queries[short], found, selector, effort)
+            wide = effort * self._breadth
+            scores[short, :found], rows[short, :found] = self._search(queries[short], found, selector, wide)
             short = short[(rows[short, :found] < 0).any(axis=1)]
             if not len(short):
                 break
@@ -173,9 +150,14 @@ class FaissCpuEngine:
     def _efforts(self) -> Sequence[int]:
         return _EFFORTS
 
-    def _search(self, queries: Vectors, k: int, selector: Any | None, effort: int) -> tuple[NDArray[np.float32], Rows]:
-        """Return scores and rows (q, k) of one search with `effort` times the engine's breadth, or EXHAUSTIVE."""
+    def _search(
+        self, queries: Vectors, k: int, selector: Any | None, effort: float
+    ) -> tuple[NDArray[np.float32], Rows]:
+        """Return scores and rows (q, k) of one search `effort` times as wide as by default, or EXHAUSTIVE."""
         raise NotImplementedError
+
+    def _vector_bytes(self) -> int:
+        return self.size * int(self._index.d) * self._dtype.itemsize
 
     def _structure_bytes(self) -> int:
         return 0

@@ -1,10 +1,12 @@
-"""FAISS engines on a GPU: one owner thread an index, and what the GPU indexes lack made up for.
+"""FAISS engines on GPUs, and what the GPU indexes lack made up for.
 
 A GPU index removes nothing, ignores an IDSelector in silence, returns at most 2,048 neighbours, and may be touched by
 one thread at a time, searches included. So masked rows are over-fetched and dropped here; where that could not reach
 far enough, the vectors' copy in host memory is scanned.
 """
 
+import ctypes
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -12,18 +14,22 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index_server.concurrency import OwnerThread
-from index_server.engines.build import BuildRequest
-from index_server.engines.faiss_cpu import RowMask, check_dense, faiss_metric, set_threads
+from index_server.engines.build import BuildRequest, GpuLayout
+from index_server.engines.clustering import DEFAULT_PROBES
+from index_server.engines.exact import exact_top, rescored
+from index_server.engines.faiss_cpu import check_dense, checked_breadth, faiss_metric, rounding_of, set_threads
+from index_server.engines.gpu_layout import DeviceIndex, Found, MakeDeviceIndex, lay_out
+from index_server.engines.row_mask import Bits, RowMask, selected
+from index_server.engines.vector_log import vector_log
 from index_server.ports import Rows
-from index_server.spec import Metric
+from index_server.spec import VectorType
 from sealpool.types import Vectors
 
 MAX_NEIGHBORS: Final = 2048
-_SCAN_ROWS: Final = 65_536
-
-GpuIndexMaker = Callable[[Any, BuildRequest], Any]
-"""Makes an empty, trained GPU index from its resources. Runs on the owner thread."""
+_SPARE: Final = 64
+"""Neighbours fetched beyond those wanted before all masked rows are reckoned with."""
+_HALF_ROUNDING: Final = 2.0**-10
+"""GPU Flat rounds queries to float16 too: by 2⁻¹¹ of each number, twice that in a squared distance."""
 
 
 def gpu_count() -> int:
@@ -31,46 +37,117 @@ def gpu_count() -> int:
     return int(faiss.get_num_gpus())
 
 
-def flat_on_gpu(resources: Any, request: BuildRequest) -> Any:
+def has_cuvs() -> bool:
+    """Whether FAISS was built with cuVS."""
+    return "CUVS" in faiss.get_compile_options().upper()
+
+
+def gpu_memory_bytes() -> int:
+    """Return the memory of the smallest GPU, in use or not; 0 where the driver does not tell."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    if not gpu_count() or driver.cuInit(0):
+        return 0
+    sizes = []
+    for gpu in range(gpu_count()):
+        device, size = ctypes.c_int(), ctypes.c_size_t()
+        if driver.cuDeviceGet(ctypes.byref(device), gpu) or driver.cuDeviceTotalMem_v2(ctypes.byref(size), device):
+            return 0
+        sizes.append(size.value)
+    return min(sizes)
+
+
+class FaissDeviceIndex:
+    """One of FAISS's GPU indexes with the resources it lives on. `probes` is its nprobe by default, 0 for none."""
+
+    def __init__(self, resources: Any, index: Any, *, probes: int = 0) -> None:
+        self._resources = resources
+        self._index = index
+        self._probes = probes
+        self.widen(1.0)
+
+    def add(self, vectors: Vectors) -> None:
+        """Append `vectors`."""
+        self._index.add(np.ascontiguousarray(vectors))
+
+    def search(self, queries: Vectors, k: int) -> Found:
+        """Return the k nearest rows of each query."""
+        scores, rows = self._index.search(np.ascontiguousarray(queries), k)
+        return scores, rows
+
+    def widen(self, breadth: float) -> None:
+        """Look into `breadth` times as many clusters."""
+        if self._probes:
+            self._index.nprobe = min(int(self._index.nlist), MAX_NEIGHBORS, round(self._probes * breadth))
+
+
+def flat_on_gpu(gpu: int, request: BuildRequest) -> FaissDeviceIndex:
     """Return an empty GpuIndexFlat."""
     config = faiss.GpuIndexFlatConfig()
-    config.device = 0
+    config.device = gpu
     config.use_cuvs = False
-    return faiss.GpuIndexFlat(resources, request.dimension, faiss_metric(request.metric), config)
+    config.useFloat16 = request.vector_type is VectorType.FLOAT16
+    resources = faiss.StandardGpuResources()
+    index = faiss.GpuIndexFlat(resources, request.dimension, faiss_metric(request.metric), config)
+    return FaissDeviceIndex(resources, index)
 
 
-def ivf_flat_on_gpu(centroids: Vectors) -> GpuIndexMaker:
-    """Return a maker of GpuIndexIVFFlat with these centroids."""
+def ivf_on_gpu(on_host: Callable[[], tuple[Any, Any]], *, float16_tables: bool = False) -> MakeDeviceIndex:
+    """Return a maker of the GPU form of an empty, trained IVF index, which `on_host` makes with its quantizer."""
 
-    def make(resources: Any, request: BuildRequest) -> Any:
-        metric = faiss_metric(request.metric)
-        quantizer = faiss.IndexFlat(request.dimension, metric)
-        quantizer.add(centroids)
-        index = faiss.IndexIVFFlat(quantizer, request.dimension, len(centroids), metric)
-        index.is_trained = True
+    def make(gpu: int, request: BuildRequest) -> DeviceIndex:
+        index, _quantizer = on_host()
         options = faiss.GpuClonerOptions()
         options.use_cuvs = False
-        on_gpu: Any = faiss.index_cpu_to_gpu(resources, 0, index, options)
-        on_gpu.nprobe = min(len(centroids), MAX_NEIGHBORS, request.options.ivf_probes or 32)
-        return on_gpu
+        options.useFloat16 = float16_tables
+        resources = faiss.StandardGpuResources()
+        on_gpu = faiss.index_cpu_to_gpu(resources, gpu, index, options)
+        return FaissDeviceIndex(resources, on_gpu, probes=request.options.ivf_probes or DEFAULT_PROBES)
 
     return make
 
 
 class FaissGpuEngine:
-    """An Engine over one FAISS index on GPU 0, with a copy of the vectors in host memory."""
+    """An Engine over an index on GPUs, with the vectors themselves in host memory, or on disk if the index has codes.
+
+    Parameters
+    ----------
+    saved
+        What `save` gives.
+    refine_factor
+        Above 0: so many times k rows are fetched, and compared again by the vectors in the host.
+    device_bytes
+        Of an item on a GPU; that of its vector by default.
+    reach
+        The most neighbours that the index returns.
+    """
 
     device = "cuda"
 
-    def __init__(self, name: str, request: BuildRequest, make: GpuIndexMaker, *, saved: bytes | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        request: BuildRequest,
+        make: MakeDeviceIndex,
+        *,
+        saved: bytes | None = None,
+        refine_factor: int = 0,
+        device_bytes: int = 0,
+        reach: int = MAX_NEIGHBORS,
+    ) -> None:
         self.name = name
-        self._metric = request.metric
-        self._threads = request.threads
+        self._request = request
         self._saved = saved
+        self._refine_factor = refine_factor
+        self._device_bytes = device_bytes or request.dimension * request.vector_type.dtype.itemsize
+        self._reach = reach
+        self._breadth = 1.0
         self._mask = RowMask()
-        self._host = np.empty((0, request.dimension), np.float32)
-        self._owner = OwnerThread(f"gpu-{name}")
-        self._resources, self._index = self._owner.call(lambda: _with_resources(make, request))
+        directory = request.scratch_dir if refine_factor else None
+        self._host = vector_log(request.dimension, request.vector_type, directory)
+        self._index = lay_out(name, request, make)
 
     @property
     def size(self) -> int:
@@ -84,24 +161,44 @@ class FaissGpuEngine:
 
     @property
     def memory_bytes(self) -> int:
-        """Memory in host and device: each holds the vectors."""
-        return 2 * self.size * self._host.shape[1] * 4 + self._mask.nbytes
+        """Memory in host and devices."""
+        copies = self._request.gpus if self._request.gpu_layout is GpuLayout.REPLICAS else 1
+        return self._host.memory_bytes + copies * self.size * self._device_bytes + self._mask.nbytes
+
+    @property
+    def rounding(self) -> float:
+        """Of float32, or where the index holds float16 of that."""
+        rounding = rounding_of(self._request.dimension)
+        half = self._request.vector_type is VectorType.FLOAT16 and not self._refine_factor
+        return rounding + _HALF_ROUNDING if half else rounding
+
+    @property
+    def breadth(self) -> float:
+        """How many times wider than by default it searches."""
+        return self._breadth
+
+    @breadth.setter
+    def breadth(self, value: float) -> None:
+        self._breadth = checked_breadth(value)
+        self._index.widen(value)
 
     def add(self, rows: Rows, vectors: Vectors) -> None:
         """Append `vectors` as `rows`, masked."""
         check_dense(rows, self.size)
+        if not len(rows):
+            return
         vectors = np.ascontiguousarray(vectors, np.float32)
-        self._owner.call(lambda: self._index.add(vectors))
-        if self.size + len(rows) > len(self._host):
-            grown = np.empty((max(self.size + len(rows), len(self._host) * 3 // 2), self._host.shape[1]), np.float32)
-            grown[: self.size] = self._host[: self.size]
-            self._host = grown
-        self._host[self.size : self.size + len(rows)] = vectors
+        self._host.write(self.size, vectors)
+        self._index.add(vectors)
         self._mask.append(len(rows))
 
     def reveal(self, rows: Rows) -> None:
         """Let `rows` be found."""
         self._mask.reveal(rows)
+
+    def revealed(self, rows: Rows) -> NDArray[np.bool_]:
+        """Say which of `rows` can be found."""
+        return self._mask.contains(rows)
 
     def remove(self, rows: Rows) -> None:
         """Mask `rows`."""
@@ -115,20 +212,24 @@ class FaissGpuEngine:
         found = min(k, left)
         if not found or not len(queries):
             return rows, scores
-        fetch = min(self.size, MAX_NEIGHBORS, found + self.size - left)
         queries = np.ascontiguousarray(queries, np.float32)
-        raw_scores, raw_rows = self._owner.call(lambda: self._index.search(queries, fetch))
-        for query in range(len(queries)):
-            kept = np.flatnonzero(_selected(bits, raw_rows[query]))[:found]
-            if len(kept) == found:
-                rows[query, :found], scores[query, :found] = raw_rows[query, kept], raw_scores[query, kept]
-            else:
-                rows[query, :found], scores[query, :found] = self._scan(queries[query], found, bits)
+        short = np.arange(len(queries))
+        for wanted, fetch in self._fetches(found, self.size - left):
+            raw_scores, raw_rows = self._index.search(queries[short], fetch)
+            near_rows, near_scores, enough = first_kept(raw_scores, raw_rows, bits, wanted, found)
+            if self._refine_factor:
+                near_rows, near_scores = self._refined(queries[short], found, near_rows)
+            done = short[enough]
+            rows[done, :found], scores[done, :found] = near_rows[enough, :found], near_scores[enough, :found]
+            short = short[~enough]
+            if not len(short):
+                return rows, scores
+        rows[short, :found], scores[short, :found] = self._scan(queries[short], found, bits)
         return rows, scores
 
     def vectors(self, rows: Rows) -> Vectors:
         """Return the vectors of `rows`."""
-        return self._host[rows]
+        return self._host.take(rows)
 
     def save(self) -> bytes | None:
         """Return what training found."""
@@ -136,35 +237,39 @@ class FaissGpuEngine:
 
     def close(self) -> None:
         """Free the device memory."""
-        self._owner.call(self._free)
-        self._owner.close()
+        self._index.close()
 
-    def _free(self) -> None:
-        self._index = self._resources = None
+    def _fetches(self, found: int, masked: int) -> list[tuple[int, int]]:
+        """Return how many rows are wanted and how many are fetched for them, one pair for each attempt."""
+        if found > self._reach:
+            return []
+        wanted = found
+        if self._refine_factor:
+            wanted = min(self._reach, math.ceil(found * self._refine_factor * self._breadth))
+        most = min(self.size, self._reach, wanted + masked)
+        first = min(most, wanted + min(masked, _SPARE + wanted // 4))
+        return [(wanted, fetch) for fetch in sorted({first, most})]
 
-    def _scan(self, query: Vectors, k: int, bits: NDArray[np.uint8] | None) -> tuple[Rows, NDArray[np.float32]]:
-        """Return the k nearest selected rows of one query (d,) and their scores by scanning host memory."""
-        set_threads(self._threads)
-        best_rows, best_scores = np.empty(0, np.int64), np.empty(0, np.float32)
-        sign = 1 if self._metric is Metric.L2 else -1
-        for start in range(0, self.size, _SCAN_ROWS):
-            block = np.arange(start, min(start + _SCAN_ROWS, self.size))
-            block = block[_selected(bits, block)]
-            vectors = self._host[block]
-            scores = ((vectors - query) ** 2).sum(axis=1) if self._metric is Metric.L2 else vectors @ query
-            best_rows, best_scores = np.concatenate([best_rows, block]), np.concatenate([best_scores, scores])
-            order = np.argsort(sign * best_scores, kind="stable")[:k]
-            best_rows, best_scores = best_rows[order], best_scores[order]
-        return best_rows, best_scores
+    def _refined(self, queries: Vectors, k: int, candidates: Rows) -> tuple[Rows, NDArray[np.float32]]:
+        return rescored(queries, k, candidates, metric=self._request.metric, read=self._host.take)
 
-
-def _with_resources(make: GpuIndexMaker, request: BuildRequest) -> tuple[Any, Any]:
-    resources = faiss.StandardGpuResources()
-    return resources, make(resources, request)
+    def _scan(self, queries: Vectors, k: int, bits: Bits | None) -> tuple[Rows, NDArray[np.float32]]:
+        """Return the k nearest selected rows of each query and their scores by scanning the host's copy."""
+        set_threads(self._request.threads)
+        metric, size = self._request.metric, self.size
+        return exact_top(
+            queries, k, metric=metric, size=size, read=self._host.take, kept=lambda rows: selected(bits, rows)
+        )
 
 
-def _selected(bits: NDArray[np.uint8] | None, rows: Rows) -> NDArray[np.bool_]:
-    if bits is None:
-        return rows >= 0
-    selected: NDArray[np.bool_] = (rows >= 0) & ((bits[rows >> 3] >> (rows & 7).astype(np.uint8)) & 1 == 1)
-    return selected
+def first_kept(
+    scores: NDArray[np.float32], rows: Rows, bits: Bits | None, count: int, least: int
+) -> tuple[Rows, NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the first `count` of each query's rows (q, fetched) whose bit is set, −1 where there are fewer.
+
+    With their scores, and for each query whether it has `least` of them.
+    """
+    kept = selected(bits, rows)
+    order = np.argsort(~kept, axis=1, kind="stable")[:, :count]
+    near = np.where(np.take_along_axis(kept, order, 1), np.take_along_axis(rows, order, 1), -1)
+    return near, np.take_along_axis(scores, order, 1), kept.sum(axis=1) >= least

@@ -11,14 +11,27 @@ from index_server.engines.build import BuildRequest, EngineKind
 from index_server.engines.faiss_cpu import EXHAUSTIVE, FaissCpuEngine, faiss_metric, search_parameters
 from index_server.engines.faiss_gpu import FaissGpuEngine, flat_on_gpu
 from index_server.ports import Engine, Rows
-from index_server.spec import Device
+from index_server.spec import Device, VectorType
 from sealpool.types import Vectors
 
 
 class FlatEngine(FaissCpuEngine):
-    """IndexFlat. Memory: the vectors, 4 bytes a number."""
+    """IndexFlat, or of float16 vectors IndexScalarQuantizer, which reads them as they are.
+
+    Memory: 4·d bytes an item, 2·d as float16. Cost: every query is compared with every item, as float16 about as fast
+    (100 queries of 100,000 × 256 on 2 cores: 0.31 s for 0.37 s).
+    """
 
     name = "flat"
+
+    def __init__(self, request: BuildRequest) -> None:
+        metric = faiss_metric(request.metric)
+        index: Any
+        if request.vector_type is VectorType.FLOAT16:
+            index = faiss.IndexScalarQuantizer(request.dimension, faiss.ScalarQuantizer.QT_fp16, metric)
+        else:
+            index = faiss.IndexFlat(request.dimension, metric)
+        super().__init__(index, threads=request.threads, vector_type=request.vector_type)
 
     def _efforts(self) -> Sequence[int]:
         return (EXHAUSTIVE,)
@@ -28,7 +41,7 @@ class FlatEngine(FaissCpuEngine):
         queries: Vectors,
         k: int,
         selector: Any | None,
-        effort: int,  # noqa: ARG002 - there is but one
+        effort: float,  # noqa: ARG002 - there is but one
     ) -> tuple[NDArray[float32], Rows]:
         parameters = None if selector is None else search_parameters("SearchParameters", sel=selector)
         scores, rows = self._index.search(queries, k, params=parameters)
@@ -36,10 +49,9 @@ class FlatEngine(FaissCpuEngine):
 
 
 def _build(request: BuildRequest) -> Engine:
-    if request.device is Device.CUDA:
+    if request.device is Device.CUDA:  # 4·d bytes an item in the host and on each GPU that has it, 2·d as float16
         return FaissGpuEngine("flat", request, flat_on_gpu)
-    index = faiss.IndexFlat(request.dimension, faiss_metric(request.metric))
-    return FlatEngine(index, threads=request.threads)
+    return FlatEngine(request)
 
 
 KIND = EngineKind(name="flat", exact=True, cuda=True, items_to_train=lambda _items, _options: 0, build=_build)

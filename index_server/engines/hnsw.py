@@ -19,7 +19,10 @@ DEFAULT_EF_SEARCH: Final = 256
 
 
 class HnswEngine(FaissCpuEngine):
-    """IndexHNSWFlat. Memory: the vectors, and about 8·M bytes an item of links.
+    """IndexHNSWFlat.
+
+    Memory: 4·d bytes an item of vectors, whatever the pool keeps, and about 8·M of links. Cost: of one query about
+    efSearch·M comparisons, whatever the pool's size; building takes about ten times as long as `ivf_flat`.
 
     The graph depends on the order and the batches of arrival, so after a restart, which builds it anew, a search may
     find other approximate neighbours than before. `ivf_flat` does not have that.
@@ -36,13 +39,16 @@ class HnswEngine(FaissCpuEngine):
         super().__init__(index, threads=request.threads)
         self._ef_search = options.hnsw_ef_search or DEFAULT_EF_SEARCH
 
-    def _search(self, queries: Vectors, k: int, selector: Any | None, effort: int) -> tuple[NDArray[np.float32], Rows]:
+    def _search(
+        self, queries: Vectors, k: int, selector: Any | None, effort: float
+    ) -> tuple[NDArray[np.float32], Rows]:
         if effort == EXHAUSTIVE:
             # Not every item need be reachable in the graph; its vectors can always be scanned.
             plain = None if selector is None else search_parameters("SearchParameters", sel=selector)
             scores, rows = self._index.storage.search(queries, k, params=plain)
             return scores, rows
-        parameters = search_parameters("SearchParametersHNSW", efSearch=max(self._ef_search * effort, k), sel=selector)
+        breadth = max(round(self._ef_search * effort), k)
+        parameters = search_parameters("SearchParametersHNSW", efSearch=breadth, sel=selector)
         scores, rows = self._index.search(queries, k, params=parameters)
         return scores, rows
 

@@ -23,6 +23,8 @@ from sealpool.errors import FailedPrecondition
 from sealpool.failpoint import reach
 
 _NEW, _TRASH = ".new-", ".trash-"
+SCRATCH = ".scratch-"
+"""How directories in a pool's own begin that a crash may leave behind."""
 
 
 class PoolDirectory:
@@ -41,6 +43,8 @@ class PoolDirectory:
         for path in self.root.iterdir():
             if path.name.startswith((_NEW, _TRASH)):
                 shutil.rmtree(path)
+        for path in self.root.glob(f"*/{SCRATCH}*"):
+            shutil.rmtree(path)
 
     def close(self) -> None:
         """Let another process own it."""
@@ -54,7 +58,7 @@ class PoolDirectory:
         """Return the directory of a pool."""
         return self.root / name
 
-    def create(self, spec: PoolSpec, created_at: datetime, fill: Callable[[Path], None]) -> None:
+    def create(self, spec: PoolSpec, created_at: datetime, fill: Callable[[Path], object]) -> None:
         """Make a pool. `fill` puts, synced, into a directory what a pool has beside pool.json."""
         temporary = self.root / f"{_NEW}{uuid.uuid4().hex}"
         made = False

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import lance
 
+DIRECTORIES: Final = ("data", "_deletions", "_transactions", "_versions")
+"""What is below the root."""
 _MAX_VERSION: Final = 2**64 - 1
 _MANIFEST = re.compile(r"(\d{20})\.manifest")
 

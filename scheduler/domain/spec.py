@@ -5,7 +5,7 @@ filled in where it is used.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from sealpool.errors import InvalidArgument
@@ -17,9 +17,17 @@ MODELS = frozenset({"logistic_regression"})
 STRATEGIES = frozenset(
     {"random", "least_confidence", "margin", "entropy", "most_likely_positive", "information_density"}
 )
-POLICIES = frozenset({"seals", "full"})
-"""The names that the contract lists. The registries live in the learner and the index server, which cannot be asked;
-a wrong name should be refused when the campaign begins, not hours later in its first round."""
+POLICY_OPTIONS: Mapping[str, frozenset[str]] = {
+    "seals": frozenset({"k", "max_candidates"}),
+    "anchoral": frozenset({"k", "subpool_size", "anchors", "seed"}),
+    "random_subset": frozenset({"subpool_size", "seed"}),
+    "full": frozenset(),
+}
+"""The names that the contract lists, and of policies the options that it gives each. The registries live in the learner
+and the index server, which cannot be asked; a wrong name should be refused when the campaign begins, not hours later in
+its first round. How large an option may be is the index server's to say: it has settings for that."""
+DEFAULT_POLICY = "seals"
+GROWS_BY_PICK = "seals"
 
 MAX_CLASSES = 10_000
 MAX_CLASS_BYTES = 256
@@ -52,7 +60,7 @@ def check_spec(spec: s.CampaignSpec, *, oracles: AbstractSet[str]) -> None:
     _check_classes(spec)
     _check_model(spec.model)
     _check_strategy(spec)
-    _check_choice("spec.policy.name", spec.policy.name, POLICIES | {""})
+    _check_policy(spec.policy)
     _check_expand_from(spec)
     _check_sizes(spec)
     _check_range("spec.exploration", spec.exploration, 0, 1)
@@ -137,6 +145,29 @@ def _check_strategy(spec: s.CampaignSpec) -> None:
         _check_choice("spec.strategy.positive_class", strategy.positive_class, frozenset(spec.classes))
     elif "most_likely_positive" in (strategy.name, strategy.base) and spec.task != c.TASK_KIND_BINARY:
         raise InvalidArgument("spec.strategy.positive_class", "most_likely_positive must be told which class it is")
+
+
+def _check_policy(policy: c.PolicySpec) -> None:
+    _check_choice("spec.policy.name", policy.name, POLICY_OPTIONS.keys() | {""})
+    name = policy.name or DEFAULT_POLICY
+    has = POLICY_OPTIONS[name]
+    told = {
+        "k": policy.k,
+        "max_candidates": policy.max_candidates,
+        "subpool_size": policy.subpool_size,
+        "anchors": policy.anchors,
+        "seed": policy.seed,
+    }
+    for option, value in told.items():
+        if value and option not in has:
+            raise InvalidArgument(f"spec.policy.{option}", f"{name} has no such option; it has {_words(has)}")
+    _check_enum("spec.policy.growth", policy.growth, values=c.CandidateGrowth.values())
+    if policy.growth == c.CANDIDATE_GROWTH_PICK and name != GROWS_BY_PICK:
+        raise InvalidArgument("spec.policy.growth", f"only {GROWS_BY_PICK} grows after each pick, not {name}")
+
+
+def _words(options: AbstractSet[str]) -> str:
+    return ", ".join(sorted(options)) or "none"
 
 
 def _check_expand_from(spec: s.CampaignSpec) -> None:

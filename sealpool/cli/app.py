@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from sealpool.cli import campaigns, demo, labels, pools, services
+from sealpool.cli import campaigns, demo, labels, pools, services, tokens
 from sealpool.cli.output import fail, note
 from sealpool.cli.processes import ServiceDied
 from sealpool.errors import SealpoolError, Unavailable
@@ -23,8 +23,8 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 _EPILOG = (
     "Begin with `sealpool demo`, or `sealpool up` in one terminal and the other commands in a second. Beyond loopback, "
-    "SEALPOOL_CA_CERTIFICATE (a PEM file) turns TLS on, and SEALPOOL_CLIENT_CERTIFICATE and SEALPOOL_CLIENT_KEY show "
-    "who we are."
+    "SEALPOOL_CA_CERTIFICATE (a PEM file) turns TLS on, and SEALPOOL_TOKEN, or SEALPOOL_CLIENT_CERTIFICATE and "
+    "SEALPOOL_CLIENT_KEY, show who we are."
 )
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ app.add_typer(pools.app, name="pool")
 app.add_typer(campaigns.app, name="campaign")
 app.add_typer(labels.tasks_app, name="tasks")
 app.add_typer(labels.labels_app, name="labels")
+app.add_typer(tokens.app, name="token")
 app.command("demo")(demo.demo)
 
 

@@ -37,6 +37,17 @@ class DensityOver(StrEnum):
     POOL = "pool"
 
 
+class Growth(StrEnum):
+    """When a candidate pool grows."""
+
+    ROUND = "round"
+    PICK = "pick"
+
+
+DRAWING_POLICIES = frozenset({"anchoral", "random_subset"})
+"""Those that draw at random, and take the campaign's seed for it."""
+
+
 class ClassWeight(StrEnum):
     """How much a label of a rare class counts."""
 
@@ -93,6 +104,7 @@ _OPTIONS = {
     **dict.fromkeys(("model.l2", "model.max_iterations", "model.class_weight", "policy.k", "rule.cron"), ""),
     **dict.fromkeys(("strategy.base", "strategy.beta", "strategy.density_over", "strategy.positive_class"), ""),
     **dict.fromkeys(("rule.after_labels", "oracle.metadata_field"), ""),
+    **dict.fromkeys((f"policy.{name}" for name in ("max_candidates", "subpool_size", "anchors", "growth", "seed")), ""),
 }
 """Fields of the spec whose option has another name, and ("") those whose option has theirs."""
 

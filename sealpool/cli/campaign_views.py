@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from sealpool.cli.output import count, facts, plain, quality, seconds, share, table
-from sealpool.v1 import scheduler_pb2
+from sealpool.v1 import common_pb2, scheduler_pb2
 
 _ROUND_COLUMNS = [
     ">round",
@@ -89,9 +89,19 @@ def campaign_facts(campaign: scheduler_pb2.Campaign) -> Table:
 
 
 def _policy_words(spec: scheduler_pb2.CampaignSpec) -> str:
-    if spec.policy.name == "full":
-        return "the whole pool"
-    words = f"{spec.policy.name or 'seals'} (k = {spec.policy.k or 100})"
+    policy = spec.policy
+    size = f"{count(policy.subpool_size or 1_000)} items"
+    match policy.name:
+        case "full":
+            return "the whole pool"
+        case "random_subset":
+            words = f"random_subset ({size})"
+        case "anchoral":
+            words = f"anchoral ({size}, {count(policy.anchors or 10)} anchors a class, k = {count(policy.k or 50)})"
+        case _:
+            cap = f", at most {count(policy.max_candidates)}" if policy.max_candidates else ""
+            growth = ", growing after each pick" if policy.growth == common_pb2.CANDIDATE_GROWTH_PICK else ""
+            words = f"{policy.name or 'seals'} (k = {count(policy.k or 100)}{cap}{growth})"
     return words + (f", {share(spec.exploration)} exploration" if spec.exploration else "")
 
 

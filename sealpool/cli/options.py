@@ -21,6 +21,8 @@ Scheduler = Annotated[
     str,
     typer.Option("--scheduler", envvar="SEALPOOL_SCHEDULER", metavar="HOST:PORT", help="Where the scheduler listens."),
 ]
+PoolName = Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.", show_default=False)]
+CampaignName = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Name of the campaign.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with one JSON object on stdout, for machines.")]
 
 INDEX = "127.0.0.1:7301"

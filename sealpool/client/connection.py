@@ -1,14 +1,18 @@
 """A channel, and calls on it that raise our errors and try again where that is right."""
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
 from typing import Self, TypeVar
 
 import grpc
+import grpc.experimental
 
 from sealpool import errors
 from sealpool.client.options import ClientOptions
+from sealpool.client.tokens import TokenSender, token_source
+from sealpool.runtime.addresses import is_loopback
 
 T = TypeVar("T")
 
@@ -33,6 +37,13 @@ class Connection:
     """A channel to one service. Safe to share between threads; a context manager.
 
     The three clients build on it.
+
+    Raises
+    ------
+    InvalidArgument
+        There is a token, and neither TLS nor loopback nor `insecure`; or one that metadata cannot hold.
+    OSError
+        A file that the options name cannot be read.
     """
 
     def __init__(self, target: str, *, options: ClientOptions | None = None) -> None:
@@ -53,7 +64,7 @@ class Connection:
         self.close()
 
     def call(self, attempt: Callable[[float], T], *, idempotent: bool = True, long: bool = False) -> T:
-        """Run `attempt(seconds left)`, again while it is UNAVAILABLE if that does no harm.
+        """Run `attempt(seconds left)`, again while it is UNAVAILABLE, or full for a while, if that does no harm.
 
         Raises
         ------
@@ -68,14 +79,16 @@ class Connection:
             try:
                 return attempt(max(budget_s - elapsed_s, 0.001))
             except grpc.RpcError as error:
-                again = idempotent and error.code() is grpc.StatusCode.UNAVAILABLE
-                if not again or elapsed_s + pause_s > min(self.options.retry_for_s, budget_s):
-                    raise to_error(error, self.target) from error
+                raised = to_error(error, self.target)
+                wait_s = _wait_s(raised, pause_s)
+                elapsed_s = time.monotonic() - started
+                if not idempotent or elapsed_s + wait_s > min(self.options.retry_for_s, budget_s):
+                    raise raised from error
             except ValueError as error:
                 if self._closed:  # gRPC's word for a call on a closed channel
                     raise errors.Cancelled(f"the client of {self.target} is closed") from error
                 raise
-            time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+            time.sleep(wait_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def stream(self, begin: Callable[[float], Iterator[T]]) -> Iterator[T]:
@@ -106,8 +119,11 @@ def to_error(error: grpc.RpcError, target: str) -> errors.SealpoolError:
         message = f"{target} is unavailable: {message}"
     elif cls is errors.DeadlineExceeded:
         message = f"{target} did not answer in time"
-    fields = [str(entry.value) for entry in error.trailing_metadata() or () if entry.key == "sealpool-field"]
-    return _rebuild(cls, message, field=fields[0] if fields else "")
+    metadata = {entry.key: str(entry.value) for entry in error.trailing_metadata() or ()}
+    rebuilt = _rebuild(cls, message, field=metadata.get("sealpool-field", ""))
+    if isinstance(rebuilt, errors.ResourceExhausted | errors.Unavailable):
+        rebuilt.retry_after_s = _seconds(metadata.get("sealpool-retry-after-seconds", ""))
+    return rebuilt
 
 
 def _rebuild(cls: type[errors.SealpoolError], message: str, *, field: str) -> errors.SealpoolError:
@@ -115,6 +131,24 @@ def _rebuild(cls: type[errors.SealpoolError], message: str, *, field: str) -> er
     rebuilt = cls.__new__(cls)
     errors.SealpoolError.__init__(rebuilt, message, field=field)
     return rebuilt
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < math.inf else None
+
+
+def _wait_s(error: errors.SealpoolError, pause_s: float) -> float:
+    # Infinite where trying again is no use. Clients that were refused together should not come back together.
+    jitter = random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+    if not isinstance(error, errors.ResourceExhausted | errors.Unavailable):
+        return math.inf
+    if error.retry_after_s is not None:
+        return max(pause_s * jitter, error.retry_after_s * (0.5 + jitter))
+    return pause_s * jitter if isinstance(error, errors.Unavailable) else math.inf
 
 
 def _open(target: str, options: ClientOptions) -> grpc.Channel:
@@ -125,7 +159,18 @@ def _open(target: str, options: ClientOptions) -> grpc.Channel:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
         ("grpc.keepalive_time_ms", 60_000),
+        # An answer in a stream is read by the thread that asks for it: 0.8 ms a call, and 1.1 ms without.
+        (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
     ]
+    token = token_source(options)
+    if token is None:
+        return _bare_channel(target, options, arguments)
+    if options.ca_certificate is None and not options.insecure and not is_loopback(target):
+        raise errors.InvalidArgument("token", f"{target} is beyond loopback: give ca_certificate, or insecure")
+    return grpc.intercept_channel(_bare_channel(target, options, arguments), TokenSender(token))
+
+
+def _bare_channel(target: str, options: ClientOptions, arguments: list[tuple[str, int]]) -> grpc.Channel:
     if options.ca_certificate is None:
         return grpc.insecure_channel(target, options=arguments)
     credentials = grpc.ssl_channel_credentials(

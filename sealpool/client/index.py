@@ -22,13 +22,15 @@ T = TypeVar("T")
 class Neighbors:
     """Nearest items of some queries, query after query, nearest first.
 
-    `counts` (q,) int64 says how many of `ids` and `scores` (float32) belong to each query.
+    `counts` (q,) int64 says how many of `ids` and `scores` (float32) belong to each query. `vectors` (n, d) are
+    parallel to `ids`, None where not asked for.
     """
 
     counts: NDArray[np.int64]
     ids: list[ItemId]
     scores: NDArray[np.float32]
     pool_version: int
+    vectors: Vectors | None
 
     def of(self, query: int) -> list[tuple[ItemId, float]]:
         """Return the neighbours of one query with their scores."""
@@ -53,6 +55,18 @@ class CandidateUpdate:
     pool_direction: NDArray[np.float32]
     search_seconds: float
     pool_version: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredItems:
+    """The best items by a linear model, best first: `ids` and their `scores` (n,) float32, out of `scored` items."""
+
+    ids: list[ItemId]
+    scores: NDArray[np.float32]
+    scored: int
+    pool_version: int
+    candidate_version: int
+    score_seconds: float
 
 
 class IndexClient(Connection):
@@ -154,10 +168,16 @@ class IndexClient(Connection):
         vectors: Vectors | None = None,
         ids: Sequence[str] | None = None,
         exclude: Sequence[str] = (),
+        include_vectors: bool = False,
     ) -> Neighbors:
         """Return the k nearest items of each query: rows of `vectors`, or items of the pool by their ids."""
         request = index_pb2.SearchRequest(
-            pool=pool, k=k, ids=ids, exclude=exclude, vectors=None if vectors is None else to_matrix(vectors)
+            pool=pool,
+            k=k,
+            ids=ids,
+            exclude=exclude,
+            vectors=None if vectors is None else to_matrix(vectors),
+            include_vectors=include_vectors,
         )
         answer = self.call(lambda s: self._stub.Search(request, timeout=s))
         return Neighbors(
@@ -165,6 +185,7 @@ class IndexClient(Connection):
             ids=[ItemId(item_id) for item_id in answer.ids],
             scores=from_matrix(answer.scores, field="scores").ravel(),
             pool_version=answer.pool_version,
+            vectors=from_matrix(answer.vectors) if include_vectors else None,
         )
 
     def expand_candidates(
@@ -175,13 +196,17 @@ class IndexClient(Connection):
         *,
         policy: common_pb2.PolicySpec,
         expand_from_ids: Sequence[str] | None = None,
+        classes: Sequence[Sequence[int]] = (),
         held_version: int = 0,
         vectors: bool = True,
         payloads: bool = False,
+        preview: bool = False,
     ) -> CandidateUpdate:
-        """Tell what was newly labelled and get what that changed, in one call.
+        """Tell what was newly labelled and get what that changed, in one call; as a `preview`, what it would change.
 
-        `expand_from_ids` None means all of `labelled_ids`. Lists over the server's max_ids are the caller's to divide.
+        `expand_from_ids` None means all of `labelled_ids`. `classes` are the indices of each labelled item's classes,
+        parallel to `labelled_ids`, or empty; anchoral needs them. Lists over the server's max_ids are the caller's to
+        divide.
         """
         request = index_pb2.ExpandCandidatesRequest(
             pool=pool,
@@ -192,6 +217,9 @@ class IndexClient(Connection):
             held_version=held_version,
             include_vectors=vectors,
             include_payloads=payloads,
+            label_counts=[len(of_item) for of_item in classes],
+            labels=[label for of_item in classes for label in of_item],
+            preview=preview,
         )
         answers = self.call(_collect(self._stub.ExpandCandidates, request), long=True)
         if not answers or not answers[-1].HasField("summary"):
@@ -220,6 +248,79 @@ class IndexClient(Connection):
         for answer in self.stream(lambda s: self._stub.ListCandidates(request, timeout=s)):
             if answer.HasField("items"):
                 yield from_batch(answer.items)
+
+    def explain_candidates(self, pool: str, campaign: str, ids: Sequence[str]) -> list[index_pb2.CandidateReason]:
+        """Return why each of `ids` is, or is not, a candidate of a campaign."""
+        request = index_pb2.ExplainCandidatesRequest(pool=pool, campaign=campaign, ids=ids)
+        return list(self.call(_bind(self._stub.ExplainCandidates, request)).reasons)
+
+    def score_candidates(
+        self,
+        pool: str,
+        campaign: str,
+        weights: Vectors,
+        biases: NDArray[np.floating] | None = None,
+        *,
+        count: int,
+        strategy: str = "entropy",
+        positive_class: int = 0,
+        multilabel: bool = False,
+        whole_pool: bool = False,
+    ) -> ScoredItems:
+        """Return the `count` best of a campaign's candidates, or of its whole unlabelled pool, by a linear model.
+
+        Parameters
+        ----------
+        weights, biases
+            (c, d) and (c,): the logits of x are w·x + b. One row is the logit of the second of two classes.
+        """
+        request = index_pb2.ScoreCandidatesRequest(
+            pool=pool,
+            campaign=campaign,
+            scope=index_pb2.SCORE_SCOPE_POOL if whole_pool else index_pb2.SCORE_SCOPE_CANDIDATES,
+            weights=to_matrix(weights),
+            biases=None if biases is None else to_matrix(np.atleast_2d(biases)),
+            strategy=strategy,
+            positive_class=positive_class,
+            count=count,
+            multilabel=multilabel,
+        )
+        answer = self.call(_bind(self._stub.ScoreCandidates, request), long=True)
+        return ScoredItems(
+            ids=[ItemId(item_id) for item_id in answer.ids],
+            scores=from_matrix(answer.scores, field="scores").ravel(),
+            scored=answer.scored,
+            pool_version=answer.pool_version,
+            candidate_version=answer.candidate_version,
+            score_seconds=answer.score_seconds,
+        )
+
+    def get_reachability(
+        self, pool: str, campaign: str, *, k: int = 0, seed: int = 0
+    ) -> index_pb2.GetReachabilityResponse:
+        """Return what share of the pool any number of rounds could reach."""
+        request = index_pb2.GetReachabilityRequest(pool=pool, campaign=campaign, k=k, seed=seed)
+        return self.call(_bind(self._stub.GetReachability, request), long=True)
+
+    def create_snapshot(self, pool: str, uri: str) -> index_pb2.CreateSnapshotResponse:
+        """Write a pool as it is now to a directory of the server, or to an object store."""
+        request = index_pb2.CreateSnapshotRequest(pool=pool, uri=uri)
+        return self.call(_bind(self._stub.CreateSnapshot, request), idempotent=False, long=True)
+
+    def restore_snapshot(self, uri: str, *, name: str = "") -> index_pb2.Pool:
+        """Make a pool from a snapshot, under its old name or another."""
+        request = index_pb2.RestoreSnapshotRequest(uri=uri, name=name)
+        return self.call(_bind(self._stub.RestoreSnapshot, request), idempotent=False, long=True).pool
+
+    def set_alias(self, alias: str, pool: str) -> str:
+        """Let `alias` stand for `pool`; return the pool that it stood for, "" for none."""
+        request = index_pb2.SetAliasRequest(alias=alias, pool=pool)
+        return self.call(_bind(self._stub.SetAlias, request)).previous_pool
+
+    def delete_alias(self, alias: str) -> None:
+        """Forget an alias."""
+        request = index_pb2.DeleteAliasRequest(alias=alias)
+        self.call(_bind(self._stub.DeleteAlias, request), idempotent=False)
 
     def drop_candidates(self, pool: str, campaign: str) -> int:
         """Forget a campaign's candidate pool; return how many candidates it had."""

@@ -1,6 +1,6 @@
 """How a client connects, waits and tries again."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -15,8 +15,9 @@ class ClientOptions:
     long_timeout_s
         Deadline of a call that works or streams: upload, scan, expand, train, select, run a round.
     retry_for_s
-        How long an idempotent call is tried again while the service is UNAVAILABLE (starting, restarting, away). 0
-        gives up at once. Long enough for a restart is a good choice in a service, short in a command line.
+        How long an idempotent call is tried again while the service is UNAVAILABLE (starting, restarting, away), or
+        full and says when there may be room. 0 gives up at once. Long enough for a restart is a good choice in a
+        service, short in a command line.
     max_message_bytes
         Largest message taken.
     chunk_bytes
@@ -27,6 +28,14 @@ class ClientOptions:
         PEM file of the authority that signed the server's certificate; turns TLS on.
     client_certificate, client_key
         PEM files that show who we are, where the server asks for it.
+    token
+        Sent with every call, where the server asks for one. None: what the environment's SEALPOOL_TOKEN holds, if
+        anything; "" sends none.
+    token_file
+        File with the token in its only line, in place of `token`: looked at once a second, so that a token can be
+        changed under a service that runs.
+    insecure
+        Send the token also without TLS to another machine, where anyone on the way can take it.
     """
 
     timeout_s: float = 30.0
@@ -38,3 +47,6 @@ class ClientOptions:
     ca_certificate: Path | None = None
     client_certificate: Path | None = None
     client_key: Path | None = None
+    token: str | None = field(default=None, repr=False)
+    token_file: Path | None = None
+    insecure: bool = False

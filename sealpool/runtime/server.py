@@ -3,8 +3,10 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from types import FrameType
 from wsgiref.simple_server import WSGIServer
@@ -15,13 +17,20 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, start_http_server
 
-from sealpool.runtime.calls import Admission, CallInterceptor
+from sealpool.errors import InvalidArgument
+from sealpool.runtime.access import Access, check_complete
+from sealpool.runtime.addresses import is_loopback
+from sealpool.runtime.admission import Admission, Gate
+from sealpool.runtime.aside import AsideInterceptor
+from sealpool.runtime.calls import CallInterceptor, CallRules
 from sealpool.runtime.logs import Logger
 from sealpool.runtime.metrics import CallMetrics
 from sealpool.runtime.settings import ServiceSettings
+from sealpool.runtime.stalls import StallWatch
+from sealpool.runtime.token_book import TokenBook
 
 _SPARE_THREADS = 8
-"""Beyond the permits: for health, reflection, and for telling a caller that there is no permit left."""
+"""Beyond the permits: for telling a caller that there is none left."""
 
 _SIGNAL_CHECK_S = 0.2
 
@@ -43,6 +52,15 @@ class ServiceServer:
         "index_server", "learner" or "scheduler": prefix of the metrics.
     descriptors
         The gRPC services served, for reflection and health.
+    access
+        What each method asks of a token. Where it is not given, the settings may name no tokens_file.
+
+    Raises
+    ------
+    ValueError
+        `access` leaves a method out, or names another; or there is none, and a tokens_file.
+    SystemExit
+        The tokens_file cannot be read, or is none: said in one line.
     """
 
     def __init__(
@@ -53,22 +71,29 @@ class ServiceServer:
         descriptors: Sequence[ServiceDescriptor],
         registry: CollectorRegistry,
         log: Logger,
+        access: Mapping[str, Access] | None = None,
     ) -> None:
+        if access is not None:
+            check_complete(access, descriptors)
         self._settings = settings
         self._registry = registry
         self._log = log
         self._names = [descriptor.full_name for descriptor in descriptors]
-        self._admission = Admission(settings.max_concurrent_calls)
+        self._admission = Admission(settings.max_concurrent_calls, max_calls_per_client=settings.calls_per_client)
+        self._stalls = StallWatch(settings.stalled_call_s, log=log)
+        self._aside = AsideInterceptor(log=log)
+        rules = CallRules(
+            admission=self._admission,
+            gate=_gate(settings, access, log),
+            by_address=not is_loopback(settings.listen),
+            stalls=self._stalls,
+            metrics=CallMetrics(service, registry),
+            log=log,
+        )
         self.grpc_server = grpc.server(
             ThreadPoolExecutor(settings.max_concurrent_calls + _SPARE_THREADS, thread_name_prefix="call"),
-            interceptors=[CallInterceptor(admission=self._admission, metrics=CallMetrics(service, registry), log=log)],
-            options=[
-                ("grpc.max_receive_message_length", settings.max_message_bytes),
-                ("grpc.max_send_message_length", -1),  # answers are chunked by the services themselves
-                ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a helper
-                ("grpc.keepalive_time_ms", 60_000),
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            ],
+            interceptors=[CallInterceptor(rules, services=frozenset(self._names)), self._aside],
+            options=_channel_arguments(settings),
         )
         self._health = health.HealthServicer()
         self._drain_callbacks: list[Callable[[], None]] = []
@@ -108,7 +133,11 @@ class ServiceServer:
         except (RuntimeError, OSError) as error:
             wanted = f"{self._settings.listen} and {self._settings.metrics_listen or 'no metrics'}"
             raise SystemExit(f"cannot listen on {wanted}: {error}") from error
+        self._stalls.start()
+        self._aside.start()
         self.grpc_server.start()
+        if self._settings.tokens_file and not (self._settings.tls_certificate or is_loopback(self._settings.listen)):
+            self._log.warning("tokens travel in clear: anyone on the way can take them", address=self.address)
         self._log.info("listening", address=self.address, metrics_address=self.metrics_address)
 
     def set_serving(self) -> None:
@@ -154,6 +183,8 @@ class ServiceServer:
         for callback in self._drain_callbacks:
             callback()
         self.grpc_server.stop(self._settings.grace_s).wait()
+        self._stalls.stop()
+        self._aside.stop()
         for callback in reversed(self._close_callbacks):
             callback()
         if self._metrics_server is not None:
@@ -192,3 +223,28 @@ class ServiceServer:
         host, _, port = self._settings.metrics_listen.rpartition(":")
         self._metrics_server = start_http_server(int(port), addr=host.strip("[]"), registry=self._registry)
         return f"{host}:{self._metrics_server[0].server_port}"
+
+
+def _channel_arguments(settings: ServiceSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", -1),  # answers are chunked by the services themselves
+        ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a helper
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        # More than the permits, so that one call too many is refused at once and does not wait at the client.
+        ("grpc.max_concurrent_streams", 2 * settings.max_concurrent_calls + 16),
+        ("grpc.max_connection_idle_ms", 1_800_000),  # clients connect again by themselves
+    ]
+
+
+def _gate(settings: ServiceSettings, access: Mapping[str, Access] | None, log: Logger) -> Gate | None:
+    if settings.tokens_file is None:
+        return None
+    if access is None:
+        raise ValueError("tokens_file without access: nothing says what a token allows")
+    try:
+        book = TokenBook(settings.tokens_file, log=log, monotonic=time.monotonic, now=lambda: datetime.now(UTC))
+    except (OSError, InvalidArgument) as error:
+        raise SystemExit(f"tokens_file={settings.tokens_file}: {error}") from error
+    return Gate(book, access)

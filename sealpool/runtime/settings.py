@@ -1,7 +1,6 @@
 """Settings: flags over environment over a YAML file over defaults, checked whole at start."""
 
 from collections.abc import Sequence
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
@@ -13,6 +12,8 @@ from pydantic_settings import (
     SettingsConfigDict,
     YamlConfigSettingsSource,
 )
+
+from sealpool.runtime.addresses import is_loopback
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -34,7 +35,7 @@ class ServiceSettings(BaseSettings):
     listen: str = Field(
         "127.0.0.1:0",
         description="host:port of the gRPC server; port 0 takes a free one, which the log names. Beyond loopback it "
-        "needs TLS, or --insecure.",
+        "needs TLS, tokens_file, or --insecure. Take TLS: without it tokens travel in clear.",
     )
     metrics_listen: str = Field(
         "127.0.0.1:0", description='host:port where Prometheus scrapes /metrics over HTTP; "" turns it off.'
@@ -50,9 +51,16 @@ class ServiceSettings(BaseSettings):
         None,
         description="PEM file of the authority whose client certificates are accepted; asks every client for one.",
     )
+    tokens_file: Path | None = Field(
+        None,
+        description="File of tokens that `sealpool token create` writes. With it every call but health and reflection "
+        "must show one, and may do what its role and pools allow. Looked at once a second: no restart is needed. Give "
+        "it wherever more than one party can connect.",
+    )
     insecure: bool = Field(
         False,
-        description="Listen beyond loopback without TLS. Only where a mesh or a firewall does what TLS would.",
+        description="Listen beyond loopback without TLS and tokens, and send tokens without TLS. Only where a mesh or "
+        "a firewall does what TLS would.",
     )
     max_message_bytes: int = Field(
         16 * MEBIBYTE,
@@ -67,6 +75,22 @@ class ServiceSettings(BaseSettings):
         le=4096,
         description="Calls served at once; one more is refused with RESOURCE_EXHAUSTED at once. Each holds a thread. "
         "Raise it for many watchers, lower it where memory is short.",
+    )
+    max_calls_per_client: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="Of max_concurrent_calls, how many one client has at most, so that others find some left; 0 means "
+        "three quarters. A client is a token, or without tokens an address; on loopback without tokens nothing tells "
+        "clients apart, and there is no such limit. Raise it where all calls come through one proxy.",
+    )
+    stalled_call_s: float = Field(
+        300.0,
+        ge=0,
+        le=86_400,
+        description="Seconds after which a call is cancelled whose client neither sends what is waited for nor takes "
+        "what is sent, and which holds a thread meanwhile; 0 means never. Longer than the slowest client pauses in an "
+        "upload or a scan.",
     )
     grace_s: float = Field(
         20.0,
@@ -88,9 +112,16 @@ class ServiceSettings(BaseSettings):
             raise ValueError("tls_certificate and tls_key go together")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca needs tls_certificate and tls_key")
-        if not (self.insecure or self.tls_certificate or is_loopback(self.listen)):
-            raise ValueError(f"listen={self.listen} is beyond loopback: give tls_certificate and tls_key, or insecure")
+        if not (self.insecure or self.tls_certificate or self.tokens_file or is_loopback(self.listen)):
+            raise ValueError(
+                f"listen={self.listen} is beyond loopback: give tls_certificate and tls_key, tokens_file, or insecure"
+            )
         return self
+
+    @property
+    def calls_per_client(self) -> int:
+        """The calls at once that one client has at most."""
+        return self.max_calls_per_client or max(1, 3 * self.max_concurrent_calls // 4)
 
     @classmethod
     def settings_customise_sources(
@@ -118,6 +149,11 @@ class CallingServiceSettings(ServiceSettings):
         "(tls_client_ca). Needs services_key and services_ca.",
     )
     services_key: Path | None = Field(None, description="PEM file of the private key of services_certificate.")
+    services_token_file: Path | None = Field(
+        None,
+        description="File with the token sent to the services called, one line, where they ask for one (tokens_file). "
+        "Looked at once a second. Beyond loopback it needs services_ca, or insecure.",
+    )
 
     @model_validator(mode="after")
     def _check_services(self) -> Self:
@@ -126,19 +162,6 @@ class CallingServiceSettings(ServiceSettings):
         if self.services_certificate is not None and self.services_ca is None:
             raise ValueError("services_certificate needs services_ca, which turns TLS on")
         return self
-
-
-def is_loopback(address: str) -> bool:
-    """Whether host:port can be reached from this machine alone. A Unix socket can."""
-    if address.startswith("unix:"):
-        return True
-    host = address.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)

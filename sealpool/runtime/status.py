@@ -28,7 +28,15 @@ def status_of(error: errors.SealpoolError) -> grpc.StatusCode:
 
 
 def trailing_metadata_of(error: errors.SealpoolError) -> tuple[tuple[str, str], ...]:
-    """Return what tells a client the kind of error and the field at fault."""
+    """Return what tells a client the kind of error, the field at fault, and when to try again.
+
+    `grpc-retry-pushback-ms` says that to clients whose gRPC tries again by itself, of any language.
+    """
     kind = next((cls.__name__ for cls in type(error).__mro__ if cls in STATUS_OF), "InternalError")
-    field = (("sealpool-field", error.field),) if error.field.isascii() and error.field else ()
-    return (("sealpool-error", kind), *field)
+    metadata = [("sealpool-error", kind)]
+    if error.field.isascii() and error.field:
+        metadata.append(("sealpool-field", error.field))
+    if isinstance(error, errors.ResourceExhausted | errors.Unavailable) and error.retry_after_s is not None:
+        metadata.append(("sealpool-retry-after-seconds", f"{error.retry_after_s:.3f}"))
+        metadata.append(("grpc-retry-pushback-ms", str(round(1000 * error.retry_after_s))))
+    return tuple(metadata)

@@ -5,11 +5,14 @@ What the three services share: vectors, labels, and the numbers that describe a 
 
 Conventions, in force in every file of this package:
   * Item ids, pool names and campaign names are UTF-8. An item id has 1 to 256 bytes, none of them zero. Pool and
-    campaign names have 1 to 128 characters of [A-Za-z0-9._-] and begin with a letter or a digit.
+    campaign names have 1 to 128 characters of [A-Za-z0-9._@-] and begin with a letter or a digit.
   * Times are UTC. Durations are seconds, in fields that end in `_seconds`.
   * A repeated field that runs beside another ("parallel to ids") has the same length, or is empty.
   * A status message names the field at fault. The trailing metadata `sealpool-error` carries the kind of
-    error (for example `InvalidArgument`) and `sealpool-field` the field, where one is at fault.
+    error (for example `InvalidArgument`) and `sealpool-field` the field, where one is at fault. Where it says when
+    to come again, `sealpool-retry-after-seconds` has it, and `grpc-retry-pushback-ms`.
+  * Where the service asks for tokens, they come as `authorization: Bearer …`. UNAUTHENTICATED: none, or an unknown or
+    ended one. PERMISSION_DENIED: its role is too low for the call, or the pool is none of its own.
   * Every call can also end in UNAVAILABLE (starting, stopping, or a service behind this one is away: try
     again), RESOURCE_EXHAUSTED (a limit; the message names the setting), DEADLINE_EXCEEDED, CANCELLED, and
     INTERNAL (a fault of ours, with an id to look for in the log). Those are not repeated at each call.
@@ -128,6 +131,30 @@ DENSITY_OVER_CANDIDATES: DensityOver.ValueType  # 1
 DENSITY_OVER_POOL: DensityOver.ValueType  # 2
 """P is every unlabelled item of the pool."""
 Global___DensityOver: _TypeAlias = DensityOver  # noqa: Y015
+
+class _CandidateGrowth:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CandidateGrowthEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CandidateGrowth.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CANDIDATE_GROWTH_UNSPECIFIED: _CandidateGrowth.ValueType  # 0
+    """ROUND."""
+    CANDIDATE_GROWTH_ROUND: _CandidateGrowth.ValueType  # 1
+    """Once a round, from its labelled items."""
+    CANDIDATE_GROWTH_PICK: _CandidateGrowth.ValueType  # 2
+    """seals: also while a batch is picked. What a pick would bring can be picked next"""
+
+class CandidateGrowth(_CandidateGrowth, metaclass=_CandidateGrowthEnumTypeWrapper):
+    """When a candidate pool grows."""
+
+CANDIDATE_GROWTH_UNSPECIFIED: CandidateGrowth.ValueType  # 0
+"""ROUND."""
+CANDIDATE_GROWTH_ROUND: CandidateGrowth.ValueType  # 1
+"""Once a round, from its labelled items."""
+CANDIDATE_GROWTH_PICK: CandidateGrowth.ValueType  # 2
+"""seals: also while a batch is picked. What a pick would bring can be picked next"""
+Global___CandidateGrowth: _TypeAlias = CandidateGrowth  # noqa: Y015
 
 class _PickOrigin:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -377,27 +404,53 @@ Global___StrategySpec: _TypeAlias = StrategySpec  # noqa: Y015
 
 @_typing.final
 class PolicySpec(_message.Message):
-    """What the candidate pool is made of."""
+    """What the candidate pool is made of. A campaign keeps the policy that it began with."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     K_FIELD_NUMBER: _builtins.int
+    MAX_CANDIDATES_FIELD_NUMBER: _builtins.int
+    SUBPOOL_SIZE_FIELD_NUMBER: _builtins.int
+    ANCHORS_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    GROWTH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """In the index server's registry: "seals" (nearest neighbours of labelled items) or "full" """
-    k: _builtins.int
-    """(every unlabelled item: the baseline). "" means "seals".
-    seals: neighbours a labelled item brings. 0 means 100. At most the server's max_k.
+    """In the index server's registry. "" means "seals".
+      seals          nearest neighbours of labelled items (Coleman et al., AAAI 2022).
+      anchoral       a sub-pool of fixed size, drawn anew with each growth: the nearest, by mean similarity, to anchors
+                     chosen per class among the labelled items (Lesci and Vlachos, NAACL 2024).
+      random_subset  a sub-pool of fixed size, drawn anew with each growth, uniformly.
+      full           every unlabelled item: the baseline.
     """
+    k: _builtins.int
+    """seals, anchoral: neighbours an item brings. 0 means 100 (anchoral: 50). At most the server's max_k."""
+    max_candidates: _builtins.int
+    """seals: the most candidates. Where there would be more, those leave whose bringer is"""
+    subpool_size: _builtins.int
+    """farthest; one that left comes back when a nearer labelled item brings it. 0: no such
+    cap, and growth beyond the server's max_candidates is refused.
+    anchoral, random_subset: candidates. 0 means 1,000.
+    """
+    anchors: _builtins.int
+    """anchoral: anchors a class. 0 means 10."""
+    seed: _builtins.int
+    """anchoral, random_subset: of what is drawn."""
+    growth: Global___CandidateGrowth.ValueType
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         k: _builtins.int = ...,
+        max_candidates: _builtins.int = ...,
+        subpool_size: _builtins.int = ...,
+        anchors: _builtins.int = ...,
+        seed: _builtins.int = ...,
+        growth: Global___CandidateGrowth.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["k", b"k", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "growth", b"growth", "k", b"k", "max_candidates", b"max_candidates", "name", b"name", "seed", b"seed", "subpool_size", b"subpool_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,11 +5,14 @@ What the three services share: vectors, labels, and the numbers that describe a 
 
 Conventions, in force in every file of this package:
   * Item ids, pool names and campaign names are UTF-8. An item id has 1 to 256 bytes, none of them zero. Pool and
-    campaign names have 1 to 128 characters of [A-Za-z0-9._-] and begin with a letter or a digit.
+    campaign names have 1 to 128 characters of [A-Za-z0-9._@-] and begin with a letter or a digit.
   * Times are UTC. Durations are seconds, in fields that end in `_seconds`.
   * A repeated field that runs beside another ("parallel to ids") has the same length, or is empty.
   * A status message names the field at fault. The trailing metadata `sealpool-error` carries the kind of
-    error (for example `InvalidArgument`) and `sealpool-field` the field, where one is at fault.
+    error (for example `InvalidArgument`) and `sealpool-field` the field, where one is at fault. Where it says when
+    to come again, `sealpool-retry-after-seconds` has it, and `grpc-retry-pushback-ms`.
+  * Where the service asks for tokens, they come as `authorization: Bearer …`. UNAUTHENTICATED: none, or an unknown or
+    ended one. PERMISSION_DENIED: its role is too low for the call, or the pool is none of its own.
   * Every call can also end in UNAVAILABLE (starting, stopping, or a service behind this one is away: try
     again), RESOURCE_EXHAUSTED (a limit; the message names the setting), DEADLINE_EXCEEDED, CANCELLED, and
     INTERNAL (a fault of ours, with an id to look for in the log). Those are not repeated at each call.

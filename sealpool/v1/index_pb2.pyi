@@ -48,6 +48,31 @@ METRIC_L2: Metric.ValueType  # 3
 """Euclidean distance; lower is nearer."""
 Global___Metric: _TypeAlias = Metric  # noqa: Y015
 
+class _NeighborGraphKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NeighborGraphKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NeighborGraphKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NEIGHBOR_GRAPH_KIND_UNSPECIFIED: _NeighborGraphKind.ValueType  # 0
+    """NONE."""
+    NEIGHBOR_GRAPH_KIND_NONE: _NeighborGraphKind.ValueType  # 1
+    NEIGHBOR_GRAPH_KIND_LAZY: _NeighborGraphKind.ValueType  # 2
+    """An item's neighbours are kept once they were asked for."""
+    NEIGHBOR_GRAPH_KIND_FULL: _NeighborGraphKind.ValueType  # 3
+    """Every item's, found in the background."""
+
+class NeighborGraphKind(_NeighborGraphKind, metaclass=_NeighborGraphKindEnumTypeWrapper): ...
+
+NEIGHBOR_GRAPH_KIND_UNSPECIFIED: NeighborGraphKind.ValueType  # 0
+"""NONE."""
+NEIGHBOR_GRAPH_KIND_NONE: NeighborGraphKind.ValueType  # 1
+NEIGHBOR_GRAPH_KIND_LAZY: NeighborGraphKind.ValueType  # 2
+"""An item's neighbours are kept once they were asked for."""
+NEIGHBOR_GRAPH_KIND_FULL: NeighborGraphKind.ValueType  # 3
+"""Every item's, found in the background."""
+Global___NeighborGraphKind: _TypeAlias = NeighborGraphKind  # noqa: Y015
+
 class _PoolState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -71,6 +96,50 @@ POOL_STATE_FAILED: PoolState.ValueType  # 3
 """Could not be read (see engine_reason): calls get FAILED_PRECONDITION."""
 Global___PoolState: _TypeAlias = PoolState  # noqa: Y015
 
+class _CandidateState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CandidateStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CandidateState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CANDIDATE_STATE_UNSPECIFIED: _CandidateState.ValueType  # 0
+    CANDIDATE_STATE_CANDIDATE: _CandidateState.ValueType  # 1
+    CANDIDATE_STATE_LABELLED: _CandidateState.ValueType  # 2
+    CANDIDATE_STATE_LEFT: _CandidateState.ValueType  # 3
+    """It was a candidate, and gave way at the cap or to another sub-pool."""
+    CANDIDATE_STATE_OUTSIDE: _CandidateState.ValueType  # 4
+    """It never was one."""
+
+class CandidateState(_CandidateState, metaclass=_CandidateStateEnumTypeWrapper): ...
+
+CANDIDATE_STATE_UNSPECIFIED: CandidateState.ValueType  # 0
+CANDIDATE_STATE_CANDIDATE: CandidateState.ValueType  # 1
+CANDIDATE_STATE_LABELLED: CandidateState.ValueType  # 2
+CANDIDATE_STATE_LEFT: CandidateState.ValueType  # 3
+"""It was a candidate, and gave way at the cap or to another sub-pool."""
+CANDIDATE_STATE_OUTSIDE: CandidateState.ValueType  # 4
+"""It never was one."""
+Global___CandidateState: _TypeAlias = CandidateState  # noqa: Y015
+
+class _ScoreScope:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ScoreScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScoreScope.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SCORE_SCOPE_UNSPECIFIED: _ScoreScope.ValueType  # 0
+    """CANDIDATES."""
+    SCORE_SCOPE_CANDIDATES: _ScoreScope.ValueType  # 1
+    SCORE_SCOPE_POOL: _ScoreScope.ValueType  # 2
+
+class ScoreScope(_ScoreScope, metaclass=_ScoreScopeEnumTypeWrapper): ...
+
+SCORE_SCOPE_UNSPECIFIED: ScoreScope.ValueType  # 0
+"""CANDIDATES."""
+SCORE_SCOPE_CANDIDATES: ScoreScope.ValueType  # 1
+SCORE_SCOPE_POOL: ScoreScope.ValueType  # 2
+Global___ScoreScope: _TypeAlias = ScoreScope  # noqa: Y015
+
 @_typing.final
 class PoolSpec(_message.Message):
     """Everything that is chosen when a pool is made."""
@@ -84,6 +153,9 @@ class PoolSpec(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    MIN_RECALL_FIELD_NUMBER: _builtins.int
+    NEIGHBOR_GRAPH_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     dimension: _builtins.int
     """1 to 65,536."""
@@ -91,12 +163,26 @@ class PoolSpec(_message.Message):
     dtype: _common_pb2.DType.ValueType
     """How vectors are kept on disk. UNSPECIFIED means FLOAT32."""
     engine: _builtins.str
-    """"auto", "flat" (exact), "ivf_flat", "hnsw" (both approximate). "" means "auto"."""
+    """"auto", "flat" (exact), "ivf_flat", "ivf_pq", "hnsw", "lsh", "cagra" (approximate; cagra"""
     device: _builtins.str
-    """"auto", "cpu", "cuda". "" means "auto": CUDA where FAISS finds a GPU."""
+    """on a GPU with cuVS, for pools that no longer change). "" means "auto".
+    "auto", "cpu", "cuda". "" means "auto": CUDA where FAISS finds a GPU.
+    """
+    min_recall: _builtins.float
+    """Share of the true nearest neighbours (k = 100) that an approximate index must find on a"""
     @_builtins.property
     def options(self) -> Global___EngineOptions:
         """Absent, or a zero in it, means the engine's default."""
+
+    @_builtins.property
+    def neighbor_graph(self) -> Global___NeighborGraph:
+        """sample after it was built; it searches wider until it does, and one that never does is
+        not used: the pool stays exact, and says so. Up to 1. 0 means 0.95.
+        """
+
+    @_builtins.property
+    def source(self) -> Global___LanceSource:
+        """If given, the pool is opened read-only from a Lance data set that another system wrote."""
 
     def __init__(
         self,
@@ -108,14 +194,87 @@ class PoolSpec(_message.Message):
         engine: _builtins.str = ...,
         device: _builtins.str = ...,
         options: Global___EngineOptions | None = ...,
+        min_recall: _builtins.float = ...,
+        neighbor_graph: Global___NeighborGraph | None = ...,
+        source: Global___LanceSource | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["neighbor_graph", b"neighbor_graph", "options", b"options", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "dimension", b"dimension", "dtype", b"dtype", "engine", b"engine", "metric", b"metric", "name", b"name", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "dimension", b"dimension", "dtype", b"dtype", "engine", b"engine", "metric", b"metric", "min_recall", b"min_recall", "name", b"name", "neighbor_graph", b"neighbor_graph", "options", b"options", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PoolSpec: _TypeAlias = PoolSpec  # noqa: Y015
+
+@_typing.final
+class NeighborGraph(_message.Message):
+    """The nearest neighbours of items, kept on disk: growing a candidate pool is then a look-up. Built by searching the
+    pool's index. An item's neighbours are found anew where an upsert or a deletion made them doubtful.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NEIGHBORS_FIELD_NUMBER: _builtins.int
+    kind: Global___NeighborGraphKind.ValueType
+    neighbors: _builtins.int
+    """k, the most that a look-up can answer; beyond it the index is searched. 0 means 100."""
+    def __init__(
+        self,
+        *,
+        kind: Global___NeighborGraphKind.ValueType = ...,
+        neighbors: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "neighbors", b"neighbors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NeighborGraph: _TypeAlias = NeighborGraph  # noqa: Y015
+
+@_typing.final
+class LanceSource(_message.Message):
+    """A Lance data set on the server's disk or in an object store, written by a Spark, Ray or DuckDB job, say. It is read
+    at one version, the newest when the pool is made. Its vectors are indexed, its payloads read when asked for.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URI_FIELD_NUMBER: _builtins.int
+    ID_COLUMN_FIELD_NUMBER: _builtins.int
+    VECTOR_COLUMN_FIELD_NUMBER: _builtins.int
+    TEXT_COLUMN_FIELD_NUMBER: _builtins.int
+    URI_COLUMN_FIELD_NUMBER: _builtins.int
+    METADATA_COLUMN_FIELD_NUMBER: _builtins.int
+    uri: _builtins.str
+    """Below one of the server's source_roots."""
+    id_column: _builtins.str
+    """Strings or integers, none null, none twice. "" means "id"."""
+    vector_column: _builtins.str
+    """Fixed-size lists of float32 or float16. "" means "vector"."""
+    text_column: _builtins.str
+    """"" for none; likewise the next two."""
+    uri_column: _builtins.str
+    metadata_column: _builtins.str
+    """JSON objects as strings."""
+    def __init__(
+        self,
+        *,
+        uri: _builtins.str = ...,
+        id_column: _builtins.str = ...,
+        vector_column: _builtins.str = ...,
+        text_column: _builtins.str = ...,
+        uri_column: _builtins.str = ...,
+        metadata_column: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id_column", b"id_column", "metadata_column", b"metadata_column", "text_column", b"text_column", "uri", b"uri", "uri_column", b"uri_column", "vector_column", b"vector_column"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LanceSource: _TypeAlias = LanceSource  # noqa: Y015
 
 @_typing.final
 class EngineOptions(_message.Message):
@@ -126,6 +285,10 @@ class EngineOptions(_message.Message):
     HNSW_NEIGHBORS_FIELD_NUMBER: _builtins.int
     HNSW_EF_CONSTRUCTION_FIELD_NUMBER: _builtins.int
     HNSW_EF_SEARCH_FIELD_NUMBER: _builtins.int
+    PQ_SUBQUANTIZERS_FIELD_NUMBER: _builtins.int
+    LSH_BITS_FIELD_NUMBER: _builtins.int
+    REFINE_FACTOR_FIELD_NUMBER: _builtins.int
+    CAGRA_DEGREE_FIELD_NUMBER: _builtins.int
     ivf_lists: _builtins.int
     """ivf_flat: clusters. Default 4·√items. More: faster, longer to build."""
     ivf_probes: _builtins.int
@@ -136,6 +299,14 @@ class EngineOptions(_message.Message):
     """hnsw: breadth while building. Default 200."""
     hnsw_ef_search: _builtins.int
     """hnsw: breadth while searching. Default 256; never below k."""
+    pq_subquantizers: _builtins.int
+    """ivf_pq: bytes a vector (at 8 bits). Default dimension / 4, a divisor of it."""
+    lsh_bits: _builtins.int
+    """lsh: bits of a code. Default 2·dimension."""
+    refine_factor: _builtins.int
+    """ivf_pq, lsh: times k candidates that are compared by their true distance."""
+    cagra_degree: _builtins.int
+    """cagra: links an item. Default 64."""
     def __init__(
         self,
         *,
@@ -144,10 +315,14 @@ class EngineOptions(_message.Message):
         hnsw_neighbors: _builtins.int = ...,
         hnsw_ef_construction: _builtins.int = ...,
         hnsw_ef_search: _builtins.int = ...,
+        pq_subquantizers: _builtins.int = ...,
+        lsh_bits: _builtins.int = ...,
+        refine_factor: _builtins.int = ...,
+        cagra_degree: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hnsw_ef_construction", b"hnsw_ef_construction", "hnsw_ef_search", b"hnsw_ef_search", "hnsw_neighbors", b"hnsw_neighbors", "ivf_lists", b"ivf_lists", "ivf_probes", b"ivf_probes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cagra_degree", b"cagra_degree", "hnsw_ef_construction", b"hnsw_ef_construction", "hnsw_ef_search", b"hnsw_ef_search", "hnsw_neighbors", b"hnsw_neighbors", "ivf_lists", b"ivf_lists", "ivf_probes", b"ivf_probes", "lsh_bits", b"lsh_bits", "pq_subquantizers", b"pq_subquantizers", "refine_factor", b"refine_factor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -167,6 +342,12 @@ class Pool(_message.Message):
     INDEX_BYTES_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     CAMPAIGNS_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    BUILDING_FIELD_NUMBER: _builtins.int
+    GRAPH_ITEMS_FIELD_NUMBER: _builtins.int
+    READ_ONLY_FIELD_NUMBER: _builtins.int
+    LOADED_SHARE_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Rises with every change of its items."""
     size: _builtins.int
@@ -180,6 +361,15 @@ class Pool(_message.Message):
     """"cpu" or "cuda"."""
     index_bytes: _builtins.int
     """Memory of the index."""
+    recall: _builtins.float
+    """Measured on a sample after the last build, at k = 100; 1 for an exact engine."""
+    building: _builtins.str
+    """The engine that is being built in the background, "" for none."""
+    graph_items: _builtins.int
+    """Items whose neighbours are known in the neighbour graph."""
+    read_only: _builtins.bool
+    loaded_share: _builtins.float
+    """While LOADING: how far, 0 to 1."""
     @_builtins.property
     def spec(self) -> Global___PoolSpec: ...
     @_builtins.property
@@ -187,6 +377,10 @@ class Pool(_message.Message):
     @_builtins.property
     def campaigns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Campaigns with a candidate pool here, by name."""
+
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """By name."""
 
     def __init__(
         self,
@@ -201,10 +395,16 @@ class Pool(_message.Message):
         index_bytes: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         campaigns: _abc.Iterable[_builtins.str] | None = ...,
+        recall: _builtins.float = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
+        building: _builtins.str = ...,
+        graph_items: _builtins.int = ...,
+        read_only: _builtins.bool = ...,
+        loaded_share: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaigns", b"campaigns", "created_at", b"created_at", "device", b"device", "engine", b"engine", "engine_reason", b"engine_reason", "index_bytes", b"index_bytes", "size", b"size", "spec", b"spec", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "building", b"building", "campaigns", b"campaigns", "created_at", b"created_at", "device", b"device", "engine", b"engine", "engine_reason", b"engine_reason", "graph_items", b"graph_items", "index_bytes", b"index_bytes", "loaded_share", b"loaded_share", "read_only", b"read_only", "recall", b"recall", "size", b"size", "spec", b"spec", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -646,8 +846,10 @@ class SearchRequest(_message.Message):
     IDS_FIELD_NUMBER: _builtins.int
     K_FIELD_NUMBER: _builtins.int
     EXCLUDE_FIELD_NUMBER: _builtins.int
+    INCLUDE_VECTORS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     k: _builtins.int
+    include_vectors: _builtins.bool
     @_builtins.property
     def vectors(self) -> _common_pb2.Matrix:
         """Exactly one of these two.
@@ -670,10 +872,11 @@ class SearchRequest(_message.Message):
         ids: _abc.Iterable[_builtins.str] | None = ...,
         k: _builtins.int = ...,
         exclude: _abc.Iterable[_builtins.str] | None = ...,
+        include_vectors: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["vectors", b"vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude", b"exclude", "ids", b"ids", "k", b"k", "pool", b"pool", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude", b"exclude", "ids", b"ids", "include_vectors", b"include_vectors", "k", b"k", "pool", b"pool", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -687,6 +890,7 @@ class SearchResponse(_message.Message):
     COUNTS_FIELD_NUMBER: _builtins.int
     IDS_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
+    VECTORS_FIELD_NUMBER: _builtins.int
     pool_version: _builtins.int
     @_builtins.property
     def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -700,6 +904,12 @@ class SearchResponse(_message.Message):
     def scores(self) -> _common_pb2.Matrix:
         """One FLOAT32 column parallel to ids: similarity (COSINE, INNER_PRODUCT) or"""
 
+    @_builtins.property
+    def vectors(self) -> _common_pb2.Matrix:
+        """Euclidean distance (L2).
+        Of the items found, parallel to ids, where asked for. As in ExpandCandidates.
+        """
+
     def __init__(
         self,
         *,
@@ -707,10 +917,11 @@ class SearchResponse(_message.Message):
         counts: _abc.Iterable[_builtins.int] | None = ...,
         ids: _abc.Iterable[_builtins.str] | None = ...,
         scores: _common_pb2.Matrix | None = ...,
+        vectors: _common_pb2.Matrix | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores", "vectors", b"vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "ids", b"ids", "pool_version", b"pool_version", "scores", b"scores"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "ids", b"ids", "pool_version", b"pool_version", "scores", b"scores", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -728,6 +939,9 @@ class ExpandCandidatesRequest(_message.Message):
     HELD_VERSION_FIELD_NUMBER: _builtins.int
     INCLUDE_VECTORS_FIELD_NUMBER: _builtins.int
     INCLUDE_PAYLOADS_FIELD_NUMBER: _builtins.int
+    LABEL_COUNTS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     campaign: _builtins.str
     held_version: _builtins.int
@@ -736,6 +950,8 @@ class ExpandCandidatesRequest(_message.Message):
     """
     include_vectors: _builtins.bool
     include_payloads: _builtins.bool
+    preview: _builtins.bool
+    """Answer as if, and keep nothing: what would these items bring? (seals; growth after each pick.)"""
     @_builtins.property
     def policy(self) -> _common_pb2.PolicySpec: ...
     @_builtins.property
@@ -746,6 +962,14 @@ class ExpandCandidatesRequest(_message.Message):
     def expand_from_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Which of labelled_ids, also of those told before, bring their neighbours,"""
 
+    @_builtins.property
+    def label_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The classes of labelled_ids, which anchoral needs: item i has the next label_counts[i] entries of `labels`. Parallel
+        to labelled_ids, or empty.
+        """
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -757,10 +981,13 @@ class ExpandCandidatesRequest(_message.Message):
         held_version: _builtins.int = ...,
         include_vectors: _builtins.bool = ...,
         include_payloads: _builtins.bool = ...,
+        label_counts: _abc.Iterable[_builtins.int] | None = ...,
+        labels: _abc.Iterable[_builtins.int] | None = ...,
+        preview: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaign", b"campaign", "expand_from_ids", b"expand_from_ids", "held_version", b"held_version", "include_payloads", b"include_payloads", "include_vectors", b"include_vectors", "labelled_ids", b"labelled_ids", "policy", b"policy", "pool", b"pool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaign", b"campaign", "expand_from_ids", b"expand_from_ids", "held_version", b"held_version", "include_payloads", b"include_payloads", "include_vectors", b"include_vectors", "label_counts", b"label_counts", "labelled_ids", b"labelled_ids", "labels", b"labels", "policy", b"policy", "pool", b"pool", "preview", b"preview"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -964,3 +1191,424 @@ class DropCandidatesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DropCandidatesResponse: _TypeAlias = DropCandidatesResponse  # noqa: Y015
+
+@_typing.final
+class ExplainCandidatesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    CAMPAIGN_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    campaign: _builtins.str
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        campaign: _builtins.str = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaign", b"campaign", "ids", b"ids", "pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainCandidatesRequest: _TypeAlias = ExplainCandidatesRequest  # noqa: Y015
+
+@_typing.final
+class ExplainCandidatesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_VERSION_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    pool_version: _builtins.int
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___CandidateReason]:
+        """Parallel to the ids asked for."""
+
+    def __init__(
+        self,
+        *,
+        pool_version: _builtins.int = ...,
+        reasons: _abc.Iterable[Global___CandidateReason] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool_version", b"pool_version", "reasons", b"reasons"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainCandidatesResponse: _TypeAlias = ExplainCandidatesResponse  # noqa: Y015
+
+@_typing.final
+class CandidateReason(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SOURCE_ID_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    state: Global___CandidateState.ValueType
+    source_id: _builtins.str
+    """The labelled item that brought it, the first of several. "" where no single item did (full,"""
+    score: _builtins.float
+    """random_subset), or where the pool does not have it any more.
+    Similarity, or Euclidean distance under L2, to source_id; under anchoral the mean similarity to
+    """
+    version: _builtins.int
+    """the anchors. NaN where there is no such thing.
+    Version of the candidate pool with which it came in, last.
+    """
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        state: Global___CandidateState.ValueType = ...,
+        source_id: _builtins.str = ...,
+        score: _builtins.float = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "score", b"score", "source_id", b"source_id", "state", b"state", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CandidateReason: _TypeAlias = CandidateReason  # noqa: Y015
+
+@_typing.final
+class ScoreCandidatesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    CAMPAIGN_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    BIASES_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    POSITIVE_CLASS_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    MULTILABEL_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    campaign: _builtins.str
+    """Its candidates are scored, or its labelled items left out of the pool. "" with POOL only."""
+    scope: Global___ScoreScope.ValueType
+    strategy: _builtins.str
+    """"entropy", "margin", "least_confidence", "most_likely_positive". "" means "entropy"."""
+    positive_class: _builtins.int
+    """most_likely_positive. Of one row of weights it is class 1."""
+    count: _builtins.int
+    multilabel: _builtins.bool
+    """Each row is a class of its own (sigmoid); the scores of the classes are averaged."""
+    @_builtins.property
+    def weights(self) -> _common_pb2.Matrix:
+        """One row a class, of the pool's dimension: logits are w·x + b of vectors as stored. One row"""
+
+    @_builtins.property
+    def biases(self) -> _common_pb2.Matrix:
+        """alone is the logit of the second of two classes.
+        1 × rows of weights. Absent means 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        campaign: _builtins.str = ...,
+        scope: Global___ScoreScope.ValueType = ...,
+        weights: _common_pb2.Matrix | None = ...,
+        biases: _common_pb2.Matrix | None = ...,
+        strategy: _builtins.str = ...,
+        positive_class: _builtins.int = ...,
+        count: _builtins.int = ...,
+        multilabel: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["biases", b"biases", "weights", b"weights"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["biases", b"biases", "campaign", b"campaign", "count", b"count", "multilabel", b"multilabel", "pool", b"pool", "positive_class", b"positive_class", "scope", b"scope", "strategy", b"strategy", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreCandidatesRequest: _TypeAlias = ScoreCandidatesRequest  # noqa: Y015
+
+@_typing.final
+class ScoreCandidatesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_VERSION_FIELD_NUMBER: _builtins.int
+    CANDIDATE_VERSION_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    SCORED_FIELD_NUMBER: _builtins.int
+    SCORE_SECONDS_FIELD_NUMBER: _builtins.int
+    pool_version: _builtins.int
+    candidate_version: _builtins.int
+    """Of the candidate pool that was scored; 0 where there is none."""
+    scored: _builtins.int
+    """Items looked at."""
+    score_seconds: _builtins.float
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Best first; of equal scores the earlier in the pool's order."""
+
+    @_builtins.property
+    def scores(self) -> _common_pb2.Matrix:
+        """One FLOAT32 column parallel to ids. Higher is more worth a label."""
+
+    def __init__(
+        self,
+        *,
+        pool_version: _builtins.int = ...,
+        candidate_version: _builtins.int = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        scores: _common_pb2.Matrix | None = ...,
+        scored: _builtins.int = ...,
+        score_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_version", b"candidate_version", "ids", b"ids", "pool_version", b"pool_version", "score_seconds", b"score_seconds", "scored", b"scored", "scores", b"scores"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreCandidatesResponse: _TypeAlias = ScoreCandidatesResponse  # noqa: Y015
+
+@_typing.final
+class GetReachabilityRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    CAMPAIGN_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    campaign: _builtins.str
+    k: _builtins.int
+    """0 means 100."""
+    seed: _builtins.int
+    """Of the sample."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        campaign: _builtins.str = ...,
+        k: _builtins.int = ...,
+        seed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaign", b"campaign", "k", b"k", "pool", b"pool", "seed", b"seed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReachabilityRequest: _TypeAlias = GetReachabilityRequest  # noqa: Y015
+
+@_typing.final
+class GetReachabilityResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_VERSION_FIELD_NUMBER: _builtins.int
+    REACHABLE_SHARE_FIELD_NUMBER: _builtins.int
+    STANDARD_ERROR_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    UNDECIDED_SHARE_FIELD_NUMBER: _builtins.int
+    pool_version: _builtins.int
+    reachable_share: _builtins.float
+    """Of the pool's items: labelled, candidate, or to be reached."""
+    standard_error: _builtins.float
+    """0 where exact."""
+    exact: _builtins.bool
+    k: _builtins.int
+    undecided_share: _builtins.float
+    """The part of reachable_share that was taken for reachable without proof: where an item"""
+    def __init__(
+        self,
+        *,
+        pool_version: _builtins.int = ...,
+        reachable_share: _builtins.float = ...,
+        standard_error: _builtins.float = ...,
+        exact: _builtins.bool = ...,
+        k: _builtins.int = ...,
+        undecided_share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "k", b"k", "pool_version", b"pool_version", "reachable_share", b"reachable_share", "standard_error", b"standard_error", "undecided_share", b"undecided_share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReachabilityResponse: _TypeAlias = GetReachabilityResponse  # noqa: Y015
+
+@_typing.final
+class CreateSnapshotRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    uri: _builtins.str
+    """A directory of the server that is not there yet, or an object store URL (s3://, gs://, az://)."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        uri: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateSnapshotRequest: _TypeAlias = CreateSnapshotRequest  # noqa: Y015
+
+@_typing.final
+class CreateSnapshotResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_VERSION_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    pool_version: _builtins.int
+    size: _builtins.int
+    """Items."""
+    bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        pool_version: _builtins.int = ...,
+        size: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "pool_version", b"pool_version", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateSnapshotResponse: _TypeAlias = CreateSnapshotResponse  # noqa: Y015
+
+@_typing.final
+class RestoreSnapshotRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URI_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    uri: _builtins.str
+    name: _builtins.str
+    """"" means the name it had."""
+    def __init__(
+        self,
+        *,
+        uri: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreSnapshotRequest: _TypeAlias = RestoreSnapshotRequest  # noqa: Y015
+
+@_typing.final
+class RestoreSnapshotResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pool(self) -> Global___Pool: ...
+    def __init__(
+        self,
+        *,
+        pool: Global___Pool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreSnapshotResponse: _TypeAlias = RestoreSnapshotResponse  # noqa: Y015
+
+@_typing.final
+class SetAliasRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    alias: _builtins.str
+    pool: _builtins.str
+    def __init__(
+        self,
+        *,
+        alias: _builtins.str = ...,
+        pool: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAliasRequest: _TypeAlias = SetAliasRequest  # noqa: Y015
+
+@_typing.final
+class SetAliasResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREVIOUS_POOL_FIELD_NUMBER: _builtins.int
+    previous_pool: _builtins.str
+    """"" if the alias is new."""
+    def __init__(
+        self,
+        *,
+        previous_pool: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["previous_pool", b"previous_pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAliasResponse: _TypeAlias = SetAliasResponse  # noqa: Y015
+
+@_typing.final
+class DeleteAliasRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: _builtins.int
+    alias: _builtins.str
+    def __init__(
+        self,
+        *,
+        alias: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteAliasRequest: _TypeAlias = DeleteAliasRequest  # noqa: Y015
+
+@_typing.final
+class DeleteAliasResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteAliasResponse: _TypeAlias = DeleteAliasResponse  # noqa: Y015

@@ -94,6 +94,41 @@ class IndexServiceStub:
                 request_serializer=sealpool_dot_v1_dot_index__pb2.ListCandidatesRequest.SerializeToString,
                 response_deserializer=sealpool_dot_v1_dot_index__pb2.ListCandidatesResponse.FromString,
                 _registered_method=True)
+        self.ExplainCandidates = channel.unary_unary(
+                '/sealpool.v1.IndexService/ExplainCandidates',
+                request_serializer=sealpool_dot_v1_dot_index__pb2.ExplainCandidatesRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_index__pb2.ExplainCandidatesResponse.FromString,
+                _registered_method=True)
+        self.ScoreCandidates = channel.unary_unary(
+                '/sealpool.v1.IndexService/ScoreCandidates',
+                request_serializer=sealpool_dot_v1_dot_index__pb2.ScoreCandidatesRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_index__pb2.ScoreCandidatesResponse.FromString,
+                _registered_method=True)
+        self.GetReachability = channel.unary_unary(
+                '/sealpool.v1.IndexService/GetReachability',
+                request_serializer=sealpool_dot_v1_dot_index__pb2.GetReachabilityRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_index__pb2.GetReachabilityResponse.FromString,
+                _registered_method=True)
+        self.CreateSnapshot = channel.unary_unary(
+                '/sealpool.v1.IndexService/CreateSnapshot',
+                request_serializer=sealpool_dot_v1_dot_index__pb2.CreateSnapshotRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_index__pb2.CreateSnapshotResponse.FromString,
+                _registered_method=True)
+        self.RestoreSnapshot = channel.unary_unary(
+                '/sealpool.v1.IndexService/RestoreSnapshot',
+                request_serializer=sealpool_dot_v1_dot_index__pb2.RestoreSnapshotRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_index__pb2.RestoreSnapshotResponse.FromString,
+                _registered_method=True)
+        self.SetAlias = channel.unary_unary(
+                '/sealpool.v1.IndexService/SetAlias',
+                request_serializer=sealpool_dot_v1_dot_index__pb2.SetAliasRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_index__pb2.SetAliasResponse.FromString,
+                _registered_method=True)
+        self.DeleteAlias = channel.unary_unary(
+                '/sealpool.v1.IndexService/DeleteAlias',
+                request_serializer=sealpool_dot_v1_dot_index__pb2.DeleteAliasRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_index__pb2.DeleteAliasResponse.FromString,
+                _registered_method=True)
         self.DropCandidates = channel.unary_unary(
                 '/sealpool.v1.IndexService/DropCandidates',
                 request_serializer=sealpool_dot_v1_dot_index__pb2.DropCandidatesRequest.SerializeToString,
@@ -230,6 +265,73 @@ class IndexServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainCandidates(self, request, context):
+        """Why items are, or are not, candidates of a campaign, in the order asked for.
+        NOT_FOUND: no such pool, or the campaign has no candidate pool in it, or an id that the pool does not have.
+        INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScoreCandidates(self, request, context):
+        """Score a campaign's candidates, or every unlabelled item of the pool, with a linear model where they lie, and
+        return the best: nothing but the model and the answer travels. Over the pool on a GPU this is a scan at memory
+        speed, the honest competitor of a candidate pool.
+        NOT_FOUND: no such pool, or (scope CANDIDATES) the campaign has no candidate pool in it. INVALID_ARGUMENT: weights
+        of another dimension or not finite; biases not one a class; an unknown strategy; positive_class out of range; count
+        is 0 or over max_sample. RESOURCE_EXHAUSTED: over 1,024 classes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReachability(self, request, context):
+        """What share of the pool any number of rounds could reach from a campaign's labelled items and candidates, following
+        k nearest neighbours. Islands of the neighbour graph are reached by exploration alone. Exact where the pool's
+        neighbour graph is complete and as wide as k; else estimated on a sample, with its standard error.
+        NOT_FOUND: no such pool, or the campaign has no candidate pool in it. INVALID_ARGUMENT: k over max_k.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateSnapshot(self, request, context):
+        """Write a pool as it is now, with its candidate pools, to a directory or an object store, from which RestoreSnapshot
+        makes it on this or another machine. Searches and writes go on meanwhile.
+        NOT_FOUND: no such pool. INVALID_ARGUMENT: a uri that is not below one of snapshot_roots. ALREADY_EXISTS: there is
+        something at the uri. FAILED_PRECONDITION: a read-only pool. RESOURCE_EXHAUSTED: the disk there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreSnapshot(self, request, context):
+        """Make a pool from a snapshot, under the same name or another. Each file is checked against its checksum.
+        ALREADY_EXISTS: a pool or an alias has this name. NOT_FOUND: no snapshot at the uri. INVALID_ARGUMENT: the uri, the
+        name. FAILED_PRECONDITION: the snapshot is incomplete or damaged. RESOURCE_EXHAUSTED: max_pools, the disk.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAlias(self, request, context):
+        """Let a name stand for a pool, at once for every call after it; a name that stood for another pool is switched. A
+        call with the alias does what it does with the pool's own name, but DeletePool, which refuses it.
+        NOT_FOUND: no such pool. ALREADY_EXISTS: a pool has this name. INVALID_ARGUMENT: the alias is no name; the pool
+        is an alias.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAlias(self, request, context):
+        """Forget an alias; the pool stays. NOT_FOUND: no such alias.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DropCandidates(self, request, context):
         """Forget a campaign's candidate pool and which items it had labelled.
         NOT_FOUND: no such pool. A campaign without a candidate pool is OK: nothing is dropped.
@@ -301,6 +403,41 @@ def add_IndexServiceServicer_to_server(servicer, server):
                     servicer.ListCandidates,
                     request_deserializer=sealpool_dot_v1_dot_index__pb2.ListCandidatesRequest.FromString,
                     response_serializer=sealpool_dot_v1_dot_index__pb2.ListCandidatesResponse.SerializeToString,
+            ),
+            'ExplainCandidates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainCandidates,
+                    request_deserializer=sealpool_dot_v1_dot_index__pb2.ExplainCandidatesRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_index__pb2.ExplainCandidatesResponse.SerializeToString,
+            ),
+            'ScoreCandidates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScoreCandidates,
+                    request_deserializer=sealpool_dot_v1_dot_index__pb2.ScoreCandidatesRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_index__pb2.ScoreCandidatesResponse.SerializeToString,
+            ),
+            'GetReachability': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReachability,
+                    request_deserializer=sealpool_dot_v1_dot_index__pb2.GetReachabilityRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_index__pb2.GetReachabilityResponse.SerializeToString,
+            ),
+            'CreateSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSnapshot,
+                    request_deserializer=sealpool_dot_v1_dot_index__pb2.CreateSnapshotRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_index__pb2.CreateSnapshotResponse.SerializeToString,
+            ),
+            'RestoreSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreSnapshot,
+                    request_deserializer=sealpool_dot_v1_dot_index__pb2.RestoreSnapshotRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_index__pb2.RestoreSnapshotResponse.SerializeToString,
+            ),
+            'SetAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAlias,
+                    request_deserializer=sealpool_dot_v1_dot_index__pb2.SetAliasRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_index__pb2.SetAliasResponse.SerializeToString,
+            ),
+            'DeleteAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAlias,
+                    request_deserializer=sealpool_dot_v1_dot_index__pb2.DeleteAliasRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_index__pb2.DeleteAliasResponse.SerializeToString,
             ),
             'DropCandidates': grpc.unary_unary_rpc_method_handler(
                     servicer.DropCandidates,
@@ -632,6 +769,195 @@ class IndexService:
             '/sealpool.v1.IndexService/ListCandidates',
             sealpool_dot_v1_dot_index__pb2.ListCandidatesRequest.SerializeToString,
             sealpool_dot_v1_dot_index__pb2.ListCandidatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainCandidates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealpool.v1.IndexService/ExplainCandidates',
+            sealpool_dot_v1_dot_index__pb2.ExplainCandidatesRequest.SerializeToString,
+            sealpool_dot_v1_dot_index__pb2.ExplainCandidatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScoreCandidates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealpool.v1.IndexService/ScoreCandidates',
+            sealpool_dot_v1_dot_index__pb2.ScoreCandidatesRequest.SerializeToString,
+            sealpool_dot_v1_dot_index__pb2.ScoreCandidatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReachability(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealpool.v1.IndexService/GetReachability',
+            sealpool_dot_v1_dot_index__pb2.GetReachabilityRequest.SerializeToString,
+            sealpool_dot_v1_dot_index__pb2.GetReachabilityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealpool.v1.IndexService/CreateSnapshot',
+            sealpool_dot_v1_dot_index__pb2.CreateSnapshotRequest.SerializeToString,
+            sealpool_dot_v1_dot_index__pb2.CreateSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealpool.v1.IndexService/RestoreSnapshot',
+            sealpool_dot_v1_dot_index__pb2.RestoreSnapshotRequest.SerializeToString,
+            sealpool_dot_v1_dot_index__pb2.RestoreSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealpool.v1.IndexService/SetAlias',
+            sealpool_dot_v1_dot_index__pb2.SetAliasRequest.SerializeToString,
+            sealpool_dot_v1_dot_index__pb2.SetAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealpool.v1.IndexService/DeleteAlias',
+            sealpool_dot_v1_dot_index__pb2.DeleteAliasRequest.SerializeToString,
+            sealpool_dot_v1_dot_index__pb2.DeleteAliasResponse.FromString,
             options,
             channel_credentials,
             insecure,

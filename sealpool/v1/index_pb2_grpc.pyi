@@ -107,6 +107,44 @@ class IndexServiceStub:
     """All candidates of a campaign, in bounded chunks; the last message carries the info.
     NOT_FOUND: no such pool, or the campaign has no candidate pool in it.
     """
+    ExplainCandidates: _grpc.UnaryUnaryMultiCallable[_index_pb2.ExplainCandidatesRequest, _index_pb2.ExplainCandidatesResponse]
+    """Why items are, or are not, candidates of a campaign, in the order asked for.
+    NOT_FOUND: no such pool, or the campaign has no candidate pool in it, or an id that the pool does not have.
+    INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids.
+    """
+    ScoreCandidates: _grpc.UnaryUnaryMultiCallable[_index_pb2.ScoreCandidatesRequest, _index_pb2.ScoreCandidatesResponse]
+    """Score a campaign's candidates, or every unlabelled item of the pool, with a linear model where they lie, and
+    return the best: nothing but the model and the answer travels. Over the pool on a GPU this is a scan at memory
+    speed, the honest competitor of a candidate pool.
+    NOT_FOUND: no such pool, or (scope CANDIDATES) the campaign has no candidate pool in it. INVALID_ARGUMENT: weights
+    of another dimension or not finite; biases not one a class; an unknown strategy; positive_class out of range; count
+    is 0 or over max_sample. RESOURCE_EXHAUSTED: over 1,024 classes.
+    """
+    GetReachability: _grpc.UnaryUnaryMultiCallable[_index_pb2.GetReachabilityRequest, _index_pb2.GetReachabilityResponse]
+    """What share of the pool any number of rounds could reach from a campaign's labelled items and candidates, following
+    k nearest neighbours. Islands of the neighbour graph are reached by exploration alone. Exact where the pool's
+    neighbour graph is complete and as wide as k; else estimated on a sample, with its standard error.
+    NOT_FOUND: no such pool, or the campaign has no candidate pool in it. INVALID_ARGUMENT: k over max_k.
+    """
+    CreateSnapshot: _grpc.UnaryUnaryMultiCallable[_index_pb2.CreateSnapshotRequest, _index_pb2.CreateSnapshotResponse]
+    """Write a pool as it is now, with its candidate pools, to a directory or an object store, from which RestoreSnapshot
+    makes it on this or another machine. Searches and writes go on meanwhile.
+    NOT_FOUND: no such pool. INVALID_ARGUMENT: a uri that is not below one of snapshot_roots. ALREADY_EXISTS: there is
+    something at the uri. FAILED_PRECONDITION: a read-only pool. RESOURCE_EXHAUSTED: the disk there.
+    """
+    RestoreSnapshot: _grpc.UnaryUnaryMultiCallable[_index_pb2.RestoreSnapshotRequest, _index_pb2.RestoreSnapshotResponse]
+    """Make a pool from a snapshot, under the same name or another. Each file is checked against its checksum.
+    ALREADY_EXISTS: a pool or an alias has this name. NOT_FOUND: no snapshot at the uri. INVALID_ARGUMENT: the uri, the
+    name. FAILED_PRECONDITION: the snapshot is incomplete or damaged. RESOURCE_EXHAUSTED: max_pools, the disk.
+    """
+    SetAlias: _grpc.UnaryUnaryMultiCallable[_index_pb2.SetAliasRequest, _index_pb2.SetAliasResponse]
+    """Let a name stand for a pool, at once for every call after it; a name that stood for another pool is switched. A
+    call with the alias does what it does with the pool's own name, but DeletePool, which refuses it.
+    NOT_FOUND: no such pool. ALREADY_EXISTS: a pool has this name. INVALID_ARGUMENT: the alias is no name; the pool
+    is an alias.
+    """
+    DeleteAlias: _grpc.UnaryUnaryMultiCallable[_index_pb2.DeleteAliasRequest, _index_pb2.DeleteAliasResponse]
+    """Forget an alias; the pool stays. NOT_FOUND: no such alias."""
     DropCandidates: _grpc.UnaryUnaryMultiCallable[_index_pb2.DropCandidatesRequest, _index_pb2.DropCandidatesResponse]
     """Forget a campaign's candidate pool and which items it had labelled.
     NOT_FOUND: no such pool. A campaign without a candidate pool is OK: nothing is dropped.
@@ -192,6 +230,44 @@ class IndexServiceAsyncStub(IndexServiceStub):
     """All candidates of a campaign, in bounded chunks; the last message carries the info.
     NOT_FOUND: no such pool, or the campaign has no candidate pool in it.
     """
+    ExplainCandidates: _aio.UnaryUnaryMultiCallable[_index_pb2.ExplainCandidatesRequest, _index_pb2.ExplainCandidatesResponse]  # type: ignore[assignment]
+    """Why items are, or are not, candidates of a campaign, in the order asked for.
+    NOT_FOUND: no such pool, or the campaign has no candidate pool in it, or an id that the pool does not have.
+    INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids.
+    """
+    ScoreCandidates: _aio.UnaryUnaryMultiCallable[_index_pb2.ScoreCandidatesRequest, _index_pb2.ScoreCandidatesResponse]  # type: ignore[assignment]
+    """Score a campaign's candidates, or every unlabelled item of the pool, with a linear model where they lie, and
+    return the best: nothing but the model and the answer travels. Over the pool on a GPU this is a scan at memory
+    speed, the honest competitor of a candidate pool.
+    NOT_FOUND: no such pool, or (scope CANDIDATES) the campaign has no candidate pool in it. INVALID_ARGUMENT: weights
+    of another dimension or not finite; biases not one a class; an unknown strategy; positive_class out of range; count
+    is 0 or over max_sample. RESOURCE_EXHAUSTED: over 1,024 classes.
+    """
+    GetReachability: _aio.UnaryUnaryMultiCallable[_index_pb2.GetReachabilityRequest, _index_pb2.GetReachabilityResponse]  # type: ignore[assignment]
+    """What share of the pool any number of rounds could reach from a campaign's labelled items and candidates, following
+    k nearest neighbours. Islands of the neighbour graph are reached by exploration alone. Exact where the pool's
+    neighbour graph is complete and as wide as k; else estimated on a sample, with its standard error.
+    NOT_FOUND: no such pool, or the campaign has no candidate pool in it. INVALID_ARGUMENT: k over max_k.
+    """
+    CreateSnapshot: _aio.UnaryUnaryMultiCallable[_index_pb2.CreateSnapshotRequest, _index_pb2.CreateSnapshotResponse]  # type: ignore[assignment]
+    """Write a pool as it is now, with its candidate pools, to a directory or an object store, from which RestoreSnapshot
+    makes it on this or another machine. Searches and writes go on meanwhile.
+    NOT_FOUND: no such pool. INVALID_ARGUMENT: a uri that is not below one of snapshot_roots. ALREADY_EXISTS: there is
+    something at the uri. FAILED_PRECONDITION: a read-only pool. RESOURCE_EXHAUSTED: the disk there.
+    """
+    RestoreSnapshot: _aio.UnaryUnaryMultiCallable[_index_pb2.RestoreSnapshotRequest, _index_pb2.RestoreSnapshotResponse]  # type: ignore[assignment]
+    """Make a pool from a snapshot, under the same name or another. Each file is checked against its checksum.
+    ALREADY_EXISTS: a pool or an alias has this name. NOT_FOUND: no snapshot at the uri. INVALID_ARGUMENT: the uri, the
+    name. FAILED_PRECONDITION: the snapshot is incomplete or damaged. RESOURCE_EXHAUSTED: max_pools, the disk.
+    """
+    SetAlias: _aio.UnaryUnaryMultiCallable[_index_pb2.SetAliasRequest, _index_pb2.SetAliasResponse]  # type: ignore[assignment]
+    """Let a name stand for a pool, at once for every call after it; a name that stood for another pool is switched. A
+    call with the alias does what it does with the pool's own name, but DeletePool, which refuses it.
+    NOT_FOUND: no such pool. ALREADY_EXISTS: a pool has this name. INVALID_ARGUMENT: the alias is no name; the pool
+    is an alias.
+    """
+    DeleteAlias: _aio.UnaryUnaryMultiCallable[_index_pb2.DeleteAliasRequest, _index_pb2.DeleteAliasResponse]  # type: ignore[assignment]
+    """Forget an alias; the pool stays. NOT_FOUND: no such alias."""
     DropCandidates: _aio.UnaryUnaryMultiCallable[_index_pb2.DropCandidatesRequest, _index_pb2.DropCandidatesResponse]  # type: ignore[assignment]
     """Forget a campaign's candidate pool and which items it had labelled.
     NOT_FOUND: no such pool. A campaign without a candidate pool is OK: nothing is dropped.
@@ -346,6 +422,86 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
         """All candidates of a campaign, in bounded chunks; the last message carries the info.
         NOT_FOUND: no such pool, or the campaign has no candidate pool in it.
         """
+
+    @_abc_1.abstractmethod
+    def ExplainCandidates(
+        self,
+        request: _index_pb2.ExplainCandidatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_index_pb2.ExplainCandidatesResponse, _abc.Awaitable[_index_pb2.ExplainCandidatesResponse]]:
+        """Why items are, or are not, candidates of a campaign, in the order asked for.
+        NOT_FOUND: no such pool, or the campaign has no candidate pool in it, or an id that the pool does not have.
+        INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids.
+        """
+
+    @_abc_1.abstractmethod
+    def ScoreCandidates(
+        self,
+        request: _index_pb2.ScoreCandidatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_index_pb2.ScoreCandidatesResponse, _abc.Awaitable[_index_pb2.ScoreCandidatesResponse]]:
+        """Score a campaign's candidates, or every unlabelled item of the pool, with a linear model where they lie, and
+        return the best: nothing but the model and the answer travels. Over the pool on a GPU this is a scan at memory
+        speed, the honest competitor of a candidate pool.
+        NOT_FOUND: no such pool, or (scope CANDIDATES) the campaign has no candidate pool in it. INVALID_ARGUMENT: weights
+        of another dimension or not finite; biases not one a class; an unknown strategy; positive_class out of range; count
+        is 0 or over max_sample. RESOURCE_EXHAUSTED: over 1,024 classes.
+        """
+
+    @_abc_1.abstractmethod
+    def GetReachability(
+        self,
+        request: _index_pb2.GetReachabilityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_index_pb2.GetReachabilityResponse, _abc.Awaitable[_index_pb2.GetReachabilityResponse]]:
+        """What share of the pool any number of rounds could reach from a campaign's labelled items and candidates, following
+        k nearest neighbours. Islands of the neighbour graph are reached by exploration alone. Exact where the pool's
+        neighbour graph is complete and as wide as k; else estimated on a sample, with its standard error.
+        NOT_FOUND: no such pool, or the campaign has no candidate pool in it. INVALID_ARGUMENT: k over max_k.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateSnapshot(
+        self,
+        request: _index_pb2.CreateSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_index_pb2.CreateSnapshotResponse, _abc.Awaitable[_index_pb2.CreateSnapshotResponse]]:
+        """Write a pool as it is now, with its candidate pools, to a directory or an object store, from which RestoreSnapshot
+        makes it on this or another machine. Searches and writes go on meanwhile.
+        NOT_FOUND: no such pool. INVALID_ARGUMENT: a uri that is not below one of snapshot_roots. ALREADY_EXISTS: there is
+        something at the uri. FAILED_PRECONDITION: a read-only pool. RESOURCE_EXHAUSTED: the disk there.
+        """
+
+    @_abc_1.abstractmethod
+    def RestoreSnapshot(
+        self,
+        request: _index_pb2.RestoreSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_index_pb2.RestoreSnapshotResponse, _abc.Awaitable[_index_pb2.RestoreSnapshotResponse]]:
+        """Make a pool from a snapshot, under the same name or another. Each file is checked against its checksum.
+        ALREADY_EXISTS: a pool or an alias has this name. NOT_FOUND: no snapshot at the uri. INVALID_ARGUMENT: the uri, the
+        name. FAILED_PRECONDITION: the snapshot is incomplete or damaged. RESOURCE_EXHAUSTED: max_pools, the disk.
+        """
+
+    @_abc_1.abstractmethod
+    def SetAlias(
+        self,
+        request: _index_pb2.SetAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_index_pb2.SetAliasResponse, _abc.Awaitable[_index_pb2.SetAliasResponse]]:
+        """Let a name stand for a pool, at once for every call after it; a name that stood for another pool is switched. A
+        call with the alias does what it does with the pool's own name, but DeletePool, which refuses it.
+        NOT_FOUND: no such pool. ALREADY_EXISTS: a pool has this name. INVALID_ARGUMENT: the alias is no name; the pool
+        is an alias.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteAlias(
+        self,
+        request: _index_pb2.DeleteAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_index_pb2.DeleteAliasResponse, _abc.Awaitable[_index_pb2.DeleteAliasResponse]]:
+        """Forget an alias; the pool stays. NOT_FOUND: no such alias."""
 
     @_abc_1.abstractmethod
     def DropCandidates(

@@ -28,10 +28,14 @@ class _Campaign:
     versions: list[dict[ItemId, int]] = field(default_factory=lambda: [{}])  # members, with the version of their item
     labelled: set[ItemId] = field(default_factory=set)
     expanded: set[ItemId] = field(default_factory=set)
+    classes: dict[ItemId, tuple[int, ...]] = field(default_factory=dict)
 
 
 class FakeIndex:
-    """One pool. `order` is the order in which candidates are sent: by id, or reversed."""
+    """One pool, and names that stand for it. Candidates are sent by id, or `backwards`.
+
+    `subset` takes the place of anchoral: of the unlabelled items the `subpool_size` first by a draw of the version.
+    """
 
     def __init__(self, vectors: dict[str, list[float]], *, pool: str = "pool", backwards: bool = False) -> None:
         self.pool = pool
@@ -43,7 +47,10 @@ class FakeIndex:
         self.state = index_pb2.POOL_STATE_READY
         self.backwards = backwards
         self.campaigns: dict[str, _Campaign] = {}
+        self.aliases: set[str] = set()
+        self.names_used: set[str] = set()
         self.calls: list[tuple[str, tuple[str, ...]]] = []
+        self.told_classes: list[dict[str, tuple[int, ...]]] = []
 
     def put(self, item_id: str, vector: Sequence[float]) -> None:
         self.version += 1
@@ -61,11 +68,12 @@ class FakeIndex:
                 campaign.versions.append({i: v for i, v in campaign.versions[-1].items() if i != item_id})
 
     def get_pool(self, name: str) -> index_pb2.Pool:
-        if name != self.pool:
-            raise NotFound("pool", name)
+        if name in self.aliases:
+            name = self.pool
+        self._check_name(name)
         ready = self.state == index_pb2.POOL_STATE_READY
         pool = index_pb2.Pool(
-            spec=index_pb2.PoolSpec(name=name, dimension=self.dimension),
+            spec=index_pb2.PoolSpec(name=self.pool, dimension=self.dimension),
             version=self.version if ready else 0,
             size=len(self.vectors) if ready else 0,
             state=self.state,
@@ -82,7 +90,7 @@ class FakeIndex:
         payloads: bool = False,
         allow_missing: bool = False,
     ) -> Items:
-        self.get_pool(pool)
+        self._check_name(pool)
         self.calls.append(("get_items", tuple(ids)))
         missing = [i for i in ids if i not in self.vectors]
         if missing and not allow_missing:
@@ -90,7 +98,7 @@ class FakeIndex:
         return self._items([ItemId(i) for i in ids if i in self.vectors], vectors=vectors)
 
     def scan_items(self, pool: str, *, vectors: bool = True, payloads: bool = False) -> Iterator[Items]:
-        self.get_pool(pool)
+        self._check_name(pool)
         ids = list(self.vectors)
         for start in range(0, len(ids), 7):
             yield self._items(ids[start : start + 7], vectors=vectors)
@@ -98,7 +106,7 @@ class FakeIndex:
     def sample_items(
         self, pool: str, count: int, *, seed: int, campaign: str = "", exclude: Sequence[str] = ()
     ) -> list[ItemId]:
-        self.get_pool(pool)
+        self._check_name(pool)
         held = self.campaigns.get(campaign)
         taken = {*exclude} | ({*held.versions[-1], *held.labelled} if held else set())
         ids = sorted(i for i in self.vectors if i not in taken)
@@ -113,17 +121,21 @@ class FakeIndex:
         *,
         policy: common_pb2.PolicySpec,
         expand_from_ids: Sequence[str] | None = None,
+        classes: Sequence[Sequence[int]] = (),
         held_version: int = 0,
         vectors: bool = True,
         payloads: bool = False,
+        preview: bool = False,
     ) -> FakeUpdate:
-        self.get_pool(pool)
-        self.calls.append(("expand", tuple(labelled_ids)))
+        self._check_name(pool)
+        self.calls.append(("preview" if preview else "expand", tuple(labelled_ids)))
         name = policy.name or "seals"
-        if name not in ("seals", "full"):
+        if name not in ("seals", "full", "subset"):
             raise InvalidArgument("policy.name", f"{name!r} is unknown")
         if not self.vectors:
             raise FailedPrecondition("the pool is empty")
+        if preview:
+            return self._preview(self.campaigns[campaign], labelled_ids, policy.k or 100)
         held = self.campaigns.setdefault(campaign, _Campaign(name))
         new = [ItemId(i) for i in labelled_ids if i not in held.labelled]
         asked = labelled_ids if expand_from_ids is None else expand_from_ids
@@ -131,18 +143,49 @@ class FakeIndex:
         missing = [i for i in sources if i not in self.vectors]
         if missing:
             raise NotFound("item", *missing, field="expand_from_ids")
+        told = {ItemId(i): tuple(c) for i, c in zip(labelled_ids, classes, strict=bool(classes))}
+        self.told_classes.append(dict(told))
+        corrected = {i: c for i, c in told.items() if held.classes.get(i) != c}
+        held.classes.update(corrected)
         held.labelled.update(new)
         held.expanded.update(sources)
         grown = {*held.versions[-1], *self._proposed(name, sources, policy.k or 100)} - held.labelled
+        if name == "subset" and (new or corrected):
+            left = sorted(self.vectors.keys() - held.labelled)
+            order = np.argsort(draws_of(keys_of(left), len(held.versions)))
+            grown = {left[place] for place in order[: policy.subpool_size]}
         members = {i: self.item_versions[i] for i in grown}
         if members != held.versions[-1] or new:
             held.versions.append(members)
         return self._difference(held, held_version)
 
+    def _preview(self, held: _Campaign, picked: Sequence[str], k: int) -> FakeUpdate:
+        known = {*held.versions[-1], *held.labelled, *picked}
+        missing = [i for i in picked if i not in self.vectors]
+        if missing:
+            raise NotFound("item", *missing, field="expand_from_ids")
+        brought = sorted(self._proposed("seals", [ItemId(i) for i in picked], k) - known, reverse=self.backwards)
+        version = len(held.versions) - 1
+        return FakeUpdate(
+            added=self._items(brought, vectors=True),
+            removed=[],
+            info=common_pb2.CandidatePoolInfo(version=version, size=len(held.versions[-1]), added=len(brought)),
+            base_version=version,
+            pool_direction=np.zeros(self.dimension, np.float32),
+            pool_version=self.version,
+        )
+
+    def _check_name(self, pool: str) -> None:
+        if pool not in self.aliases | {self.pool}:
+            raise NotFound("pool", pool)
+        self.names_used.add(pool)
+
     def _proposed(self, policy: str, sources: Sequence[ItemId], k: int) -> set[ItemId]:
         ids = list(self.vectors)
         if policy == "full":
             return set(ids)
+        if policy == "subset":
+            return set()
         matrix = np.stack(list(self.vectors.values()))
         found: set[ItemId] = set()
         for source in sources:

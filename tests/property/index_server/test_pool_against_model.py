@@ -5,32 +5,19 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import structlog
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from index_server.engines.selection import EngineRules
-from index_server.index import IndexSettings
-from index_server.limits import Limits
+from index_server.candidates.state import Standing
 from index_server.pool import Pool
 from index_server.records import Records
-from index_server.spec import EngineOptions, Metric, PoolSpec
+from index_server.spec import EngineOptions, GraphKind, GraphSpec, Metric, PoolSpec
+from tests.support.pools import expand, index_settings, open_pool
 
 DIMENSION = 3
 K = 3
-LIMITS = Limits(
-    max_pools=9,
-    max_upsert_rows=1000,
-    max_ids=1000,
-    max_k=100,
-    max_queries=100,
-    max_neighbors=1000,
-    max_sample=100,
-    max_candidates=1000,
-    max_campaigns=10,
-)
-SETTINGS = IndexSettings(rules=EngineRules(flat_items=1000, gpus=0), threads=1, seed=0, max_removed_share=0.005)
+SETTINGS = index_settings(max_removed_share=0.005)
 IDS = st.sampled_from([f"item-{number}" for number in range(12)])
 # Few vectors, so that items often are equal; and without symmetry, so that only equal ones have equal scores, which
 # float32 would round apart.
@@ -47,11 +34,15 @@ class Held:
 
 
 class PoolMachine(RuleBasedStateMachine):
-    @initialize(metric=st.sampled_from(list(Metric)), engine=st.sampled_from(["flat", "hnsw", "ivf_flat"]))
-    def create(self, metric, engine):
+    @initialize(
+        metric=st.sampled_from(list(Metric)),
+        engine=st.sampled_from(["flat", "hnsw", "ivf_flat"]),
+        graph=st.builds(GraphSpec, kind=st.sampled_from(list(GraphKind)), neighbors=st.integers(2, 4)),
+    )
+    def create(self, metric, engine, graph):
         self.directory = Path(tempfile.mkdtemp())
         options = EngineOptions(ivf_lists=1)
-        self.spec = PoolSpec(name="p", dimension=DIMENSION, metric=metric, engine=engine, options=options)
+        self.spec = PoolSpec(name="p", dimension=DIMENSION, metric=metric, engine=engine, options=options, graph=graph)
         Pool.create(self.directory, self.spec)
         self.items = {}  # in the pool's order
         self.candidates = {}
@@ -61,8 +52,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.open()
 
     def open(self):
-        log = structlog.wrap_logger(structlog.ReturnLogger())
-        self.pool = Pool.load(self.directory, self.spec, settings=SETTINGS, limits=LIMITS, log=log)
+        self.pool = open_pool(self.directory, self.spec, settings=SETTINGS)
 
     def teardown(self):
         if hasattr(self, "directory"):
@@ -91,15 +81,21 @@ class PoolMachine(RuleBasedStateMachine):
             candidates -= present
 
     @rule()
+    def upkeep(self):
+        assert self.pool.upkeep.run() is None
+
+    @rule()
     def restart(self):
         self.pool.close()
         self.open()
 
     @rule(query=VECTORS, k=st.integers(1, 15), exclude=st.sets(IDS, max_size=3))
     def search(self, query, k, exclude):
-        found = self.pool.search(np.array([query], np.float32), k, exclude=sorted(exclude))
+        found = self.pool.search(np.array([query], np.float32), k, exclude=sorted(exclude), vectors=True)
         assert found.ids == self.nearest(query, k, exclude)
         assert found.counts.tolist() == [len(found.ids)]
+        if found.ids:
+            np.testing.assert_allclose(found.vectors, [self.items[i] for i in found.ids], rtol=1e-6)
 
     @rule(campaign=CAMPAIGNS, data=st.data())
     def expand(self, campaign, data):
@@ -108,17 +104,12 @@ class PoolMachine(RuleBasedStateMachine):
         labelled = data.draw(st.lists(st.sampled_from(list(self.items)), unique=True, max_size=3))
         expand_from = [item_id for item_id in labelled if data.draw(st.booleans())]
         held = self.held.setdefault(campaign, Held())
-        got = self.pool.expand(
-            campaign,
-            policy="seals",
-            k=K,
-            labelled=labelled,
-            expand_from=expand_from,
-            held_version=held.version,
-            vectors=True,
-            payloads=False,
-        )
+        before = set(self.candidates.get(campaign, ()))
+        previewed = expand(self.pool, campaign, labelled, expand_from=expand_from, preview=True, k=K)
+        got = expand(self.pool, campaign, labelled, expand_from=expand_from, held=held.version, k=K)
         self.expect(campaign, labelled, expand_from)
+        assert {i for part in previewed.added for i in part.ids} == self.candidates[campaign] - before
+        assert set(previewed.campaign.difference.removed) == before - self.candidates[campaign]
         self.take_in(campaign, held, got)
         rest = [vector for item_id, vector in self.items.items() if item_id not in self.labelled[campaign]]
         units = [vector / np.linalg.norm(vector) for vector in rest]
@@ -146,6 +137,18 @@ class PoolMachine(RuleBasedStateMachine):
         held.version = got.campaign.version
         assert held.ids == self.candidates[campaign]
         assert got.campaign.size == len(held.ids)
+
+    @rule(campaign=CAMPAIGNS)
+    def explain(self, campaign):
+        if campaign not in self.candidates:
+            return
+        _, reasons = self.pool.explain(campaign, list(self.items))
+        for reason in reasons:
+            standing = reason.reason.standing
+            assert (standing is Standing.CANDIDATE) == (reason.item_id in self.candidates[campaign])
+            assert (standing is Standing.LABELLED) == (reason.item_id in self.labelled[campaign])
+            if standing is Standing.CANDIDATE and reason.source_id:
+                assert reason.source_id in self.expanded[campaign]
 
     @rule(campaign=CAMPAIGNS)
     def drop(self, campaign):
@@ -191,5 +194,5 @@ class PoolMachine(RuleBasedStateMachine):
         return -float(query @ vector)
 
 
-PoolMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+PoolMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
 TestPoolAgainstModel = PoolMachine.TestCase

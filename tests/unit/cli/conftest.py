@@ -27,6 +27,10 @@ class FakeIndex(index_pb2_grpc.IndexServiceServicer):
         self.items = {}
         self.upserts = []
         self.away = 0
+        self.aliases = {}
+        self.requests = []
+        self.reasons = []
+        self.reach = index_pb2.GetReachabilityResponse()
 
     def CreatePool(self, request, context):
         name = request.spec.name
@@ -85,6 +89,34 @@ class FakeIndex(index_pb2_grpc.IndexServiceServicer):
             answer.items.payloads.texts.append(text)
             answer.items.payloads.metadata_json.append(metadata)
             yield answer
+
+    def CreateSnapshot(self, request, context):
+        self.requests.append(request)
+        return index_pb2.CreateSnapshotResponse(pool_version=5, size=1200, bytes=3 << 20)
+
+    def RestoreSnapshot(self, request, context):
+        self.requests.append(request)
+        pool = index_pb2.Pool(spec=index_pb2.PoolSpec(name=request.name or "old"), size=1200)
+        return index_pb2.RestoreSnapshotResponse(pool=pool)
+
+    def SetAlias(self, request, context):
+        before = self.aliases.get(request.alias, "")
+        self.aliases[request.alias] = request.pool
+        return index_pb2.SetAliasResponse(previous_pool=before)
+
+    def DeleteAlias(self, request, context):
+        if request.alias not in self.aliases:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no such alias: '{request.alias}'")
+        del self.aliases[request.alias]
+        return index_pb2.DeleteAliasResponse()
+
+    def ExplainCandidates(self, request, context):
+        self.requests.append(request)
+        return index_pb2.ExplainCandidatesResponse(pool_version=5, reasons=self.reasons)
+
+    def GetReachability(self, request, context):
+        self.requests.append(request)
+        return self.reach
 
 
 class FakeLearner(learner_pb2_grpc.LearnerServiceServicer):

@@ -169,7 +169,22 @@ def test_campaign_create_sends_every_option(fakes, cli):
     outcome = cli(
         *("campaign", "create", "c", "--pool", "p", "--class", "no", "--class", "yes", "--budget", "500"),
         *("--strategy", "information_density", "--base", "margin", "--beta", "0.5", "--density-over", "pool"),
-        *("--policy", "seals", "--k", "30", "--expand-from", "yes", "--exploration", "0.1", "--fill", "none"),
+        *(
+            "--policy",
+            "seals",
+            "--k",
+            "30",
+            "--max-candidates",
+            "900",
+            "--growth",
+            "pick",
+            "--expand-from",
+            "yes",
+            "--exploration",
+            "0.1",
+            "--fill",
+            "none",
+        ),
         *("--batch", "20", "--seed-size", "0", "--seed", "9", "--after-labels", "20", "--interval", "60"),
         *("--cron", "0 6 * * *", "--oracle", "dataset", "--metadata-field", "truth", "--lease", "90"),
         *("--evaluation-pool", "held", "--l2", "2", "--max-iterations", "50", "--class-weight", "balanced"),
@@ -187,7 +202,7 @@ def test_campaign_create_sends_every_option(fakes, cli):
         strategy=common_pb2.StrategySpec(
             name="information_density", base="margin", beta=0.5, density_over=common_pb2.DENSITY_OVER_POOL
         ),
-        policy=common_pb2.PolicySpec(name="seals", k=30),
+        policy=common_pb2.PolicySpec(name="seals", k=30, max_candidates=900, growth=common_pb2.CANDIDATE_GROWTH_PICK),
         expand_from_classes=["yes"],
         batch_size=20,
         budget=500,

@@ -10,6 +10,7 @@ COMMANDS = [
     "", "up", "demo", "pool", "pool create", "pool ingest", "pool show", "pool list", "pool delete", "campaign",
     "campaign create", "campaign run", "campaign show", "campaign list", "campaign watch", "campaign pause",
     "campaign resume", "campaign archive", "campaign export", "tasks", "tasks next", "labels", "labels submit",
+    "token", "token create", "token list", "token revoke",
 ]  # fmt: skip
 
 

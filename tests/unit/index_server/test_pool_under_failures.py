@@ -1,32 +1,33 @@
 """What a pool does when something goes wrong below it, or takes long beside it."""
 
 import threading
+from contextlib import closing
 
 import numpy as np
 import pytest
-import structlog
 
 from index_server.candidates.policies import POLICIES, SealsPolicy
-from index_server.engines.selection import EngineRules
-from index_server.index import IndexSettings
-from index_server.limits import Limits
 from index_server.pool import Pool
+from index_server.ports import PolicyOptions, Proposal
 from index_server.records import Records
 from index_server.spec import PoolSpec
 from sealpool.durable import sync_directory
 from sealpool.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
+from tests.support.pools import expand as expand_pool
+from tests.support.pools import open_pool
 
 DIMENSION = 4
 SPEC = PoolSpec(name="p", dimension=DIMENSION)
-LIMITS = Limits(**dict.fromkeys(Limits.__dataclass_fields__, 10_000))
-SETTINGS = IndexSettings(rules=EngineRules(flat_items=1000, gpus=0), threads=1, seed=0, max_removed_share=0.5)
 IDS = [f"i{number}" for number in range(400)]
 
 
 def opened(directory):
-    return Pool.load(
-        directory, SPEC, settings=SETTINGS, limits=LIMITS, log=structlog.wrap_logger(structlog.ReturnLogger())
-    )
+    return open_pool(directory, SPEC)
+
+
+def ids_on_disk(directory):
+    with closing(opened(directory)) as pool:
+        return ids_of(pool)
 
 
 def records(ids, seed=0):
@@ -39,20 +40,11 @@ def ids_of(pool):
 
 
 def nearest(pool, k=5):
-    return pool.search(np.ones((1, DIMENSION), np.float32), k, exclude=[]).ids
+    return pool.search(np.ones((1, DIMENSION), np.float32), k, exclude=[], vectors=False).ids
 
 
 def expand(pool, labelled, policy="seals", campaign="c"):
-    return pool.expand(
-        campaign,
-        policy=policy,
-        k=5,
-        labelled=labelled,
-        expand_from=labelled,
-        held_version=0,
-        vectors=True,
-        payloads=True,
-    )
+    return expand_pool(pool, campaign, labelled, name=policy)
 
 
 @pytest.fixture
@@ -83,12 +75,13 @@ def refuse(*_):
     raise OSError(28, "No space left on device")
 
 
-def test_an_upsert_that_happened_is_ok_though_maintenance_after_it_fails(pool, directory, monkeypatch):
-    monkeypatch.setattr("index_server.store.lance_store.Compaction.plan", fail)
-    monkeypatch.setattr("index_server.store.lance_store._MAX_SMALL_FRAGMENTS", 1)
+def test_changes_go_on_though_upkeep_fails(pool, directory, monkeypatch):
+    monkeypatch.setattr("index_server.store.lance_store.LanceStore.wants_compaction", lambda _: True)
+    monkeypatch.setattr("index_server.store.lance_store.LanceStore.prepare_compaction", fail)
     assert pool.upsert([records(["new"])]).inserted == 1
+    assert pool.upkeep.run() is None
     assert pool.upsert([records(["newer"])]).inserted == 1
-    assert ids_of(opened(directory)) == [*IDS, "new", "newer"]
+    assert ids_of(pool) == ids_on_disk(directory) == [*IDS, "new", "newer"]
 
 
 def test_a_change_refused_by_a_full_disk_leaves_nothing_behind(pool, directory, monkeypatch):
@@ -100,9 +93,9 @@ def test_a_change_refused_by_a_full_disk_leaves_nothing_behind(pool, directory, 
             pool.upsert([records([*IDS[:300], "new"], seed=1)])
     assert (nearest(pool), ids_of(pool), pool.version) == before
     pool.upsert([records(["i3", "other"], seed=2)])
-    other = opened(directory)
-    assert nearest(pool, 50) == nearest(other, 50)
-    assert ids_of(pool) == ids_of(other) == [*(i for i in IDS if i != "i3"), "i3", "other"]
+    with closing(opened(directory)) as other:
+        assert nearest(pool, 50) == nearest(other, 50)
+    assert ids_of(pool) == ids_on_disk(directory) == [*(i for i in IDS if i != "i3"), "i3", "other"]
 
 
 def test_refused_changes_do_not_pile_up_in_memory(pool, monkeypatch):
@@ -110,6 +103,7 @@ def test_refused_changes_do_not_pile_up_in_memory(pool, monkeypatch):
     for seed in range(20):
         with pytest.raises(ResourceExhausted):
             pool.upsert([records([f"n{n}" for n in range(300)], seed)])
+        pool.upkeep.run()
     assert pool.index.engine.size < 2000
 
 
@@ -120,7 +114,7 @@ def test_batches_that_break_off_change_nothing(pool, directory):
 
     with pytest.raises(InvalidArgument, match="broke off"):
         pool.upsert(breaking())
-    assert ids_of(pool) == ids_of(opened(directory)) == IDS
+    assert ids_of(pool) == ids_on_disk(directory) == IDS
 
 
 def test_nothing_is_done_on_a_pool_whose_last_change_may_or_may_not_have_happened(pool, directory, monkeypatch):
@@ -142,23 +136,30 @@ def test_nothing_is_done_on_a_pool_whose_last_change_may_or_may_not_have_happene
     with pytest.raises((FailedPrecondition, Unavailable)):
         pool.upsert([records(["newer"])])
     pool.close()
-    assert ids_of(opened(directory)) == [*IDS, "new"]
+    assert ids_on_disk(directory) == [*IDS, "new"]
 
 
 class SlowPolicy:
     """`seals` that waits between two searches until it may go on."""
 
     name = "slow"
+    defaults = PolicyOptions(k=5)
+    options = frozenset({"k"})
+    needs_labels = False
 
     def __init__(self):
         self.searching, self.go_on = threading.Event(), threading.Event()
 
-    def propose(self, neighbourhood, expand_from, *, k):
-        seals = SealsPolicy()
-        found = list(seals.propose(neighbourhood, expand_from, k=k))
+    def propose(self, neighbourhood, growth):
+        first = SealsPolicy().propose(neighbourhood, growth)
         self.searching.set()
         assert self.go_on.wait(20)
-        return [*found, *seals.propose(neighbourhood, expand_from, k=k)]
+        again = SealsPolicy().propose(neighbourhood, growth)
+        return Proposal(
+            rows=np.concatenate([first.rows, again.rows]),
+            sources=np.concatenate([first.sources, again.sources]),
+            scores=np.concatenate([first.scores, again.scores]),
+        )
 
 
 def test_a_long_expansion_and_a_change_that_waits_for_it_hold_up_no_search(pool, monkeypatch):
@@ -171,20 +172,22 @@ def test_a_long_expansion_and_a_change_that_waits_for_it_hold_up_no_search(pool,
     calls = {
         "expand": lambda: expand(pool, ["i0"], policy="slow").campaign.size,
         "sample": lambda: len(pool.sample(3, seed=0, campaign="c", exclude=[])[1]),
+        "explain": lambda: pool.explain("c", ["i0"])[1][0].reason.standing.name,
         "upsert": lambda: pool.upsert([records([f"n{n}" for n in range(300)], seed=1)]).inserted,
     }
-    threads = [threading.Thread(target=run, args=item) for item in calls.items()]
+    threads = [threading.Thread(target=run, args=item, daemon=True) for item in calls.items()]
     threads[0].start()
     assert slow.searching.wait(20)
     for thread in threads[1:]:
         thread.start()
-    threads[2].join(0.3)
+    for thread in threads[1:]:
+        thread.join(0.2)
     assert len(nearest(pool)) == 5
     assert not results
     slow.go_on.set()
     for thread in threads:
         thread.join(20)
-    assert results == {"expand": 5, "sample": 3, "upsert": 300}
+    assert results == {"expand": 5, "sample": 3, "explain": "LABELLED", "upsert": 300}
 
 
 def test_candidates_are_read_to_the_last_bit_the_same_while_the_index_is_rebuilt(pool):
@@ -195,5 +198,19 @@ def test_candidates_are_read_to_the_last_bit_the_same_while_the_index_is_rebuilt
     old = pool.index
     pool.upsert([records([f"n{n}" for n in range(1500)], seed=1)])
     pool.delete([f"n{n}" for n in range(1400)])
+    pool.upkeep.run()
     assert pool.index is not old
     np.testing.assert_array_equal(np.concatenate([part.vectors for part in listed.added]), before)
+
+
+def test_one_more_upsert_than_the_disk_has_room_for_rows_is_refused_and_takes_the_pool_nowhere(pool, monkeypatch):
+    monkeypatch.setattr("index_server.store.lance_store.write_durably", refuse)
+    for _ in range(3):
+        with pytest.raises(ResourceExhausted):
+            pool.upsert([records([f"n{n}" for n in range(9000)])])
+    monkeypatch.undo()
+    reserved = []
+    monkeypatch.setattr(pool.index.table, "reserve", lambda count, **_: reserved.append(count))
+    pool.upsert([records(["new"])])
+    assert reserved == [27_001]  # with the rows that were staged in vain, which are skipped
+    assert pool.failure == ""

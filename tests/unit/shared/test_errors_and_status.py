@@ -41,3 +41,14 @@ def test_a_subclass_is_told_as_the_error_it_extends() -> None:
 def test_many_unknown_names_are_counted_and_not_all_shown() -> None:
     error = errors.NotFound("item", *(f"i{number}" for number in range(8)))
     assert error.message == "no such item: 'i0', 'i1', 'i2', 'i3', 'i4' and 3 more"
+
+
+def test_when_to_try_again_is_told_where_it_is_known() -> None:
+    full = errors.ResourceExhausted("memory", limit=1, setting="max_memory_bytes", retry_after_s=2)
+    assert dict(trailing_metadata_of(full)) == {
+        "sealpool-error": "ResourceExhausted",
+        "sealpool-field": "max_memory_bytes",
+        "sealpool-retry-after-seconds": "2.000",
+        "grpc-retry-pushback-ms": "2000",
+    }
+    assert dict(trailing_metadata_of(errors.Unavailable("loading"))) == {"sealpool-error": "Unavailable"}

@@ -154,12 +154,13 @@ def test_a_deadline_is_kept(start: Callable[..., Running]) -> None:
 
 def test_one_call_too_many_is_refused_at_once_and_counted(start: Callable[..., Running]) -> None:
     running = start(max_concurrent_calls=1)
-    with running.client() as client:
+    with running.client(retry_for_s=0) as client:
         waiting = threading.Thread(target=client.get_pool, args=("wait",))
         waiting.start()
         running.servicer.entered.acquire(timeout=5)
-        with pytest.raises(ResourceExhausted, match="max_concurrent_calls"):
+        with pytest.raises(ResourceExhausted, match="max_concurrent_calls") as caught:
             client.get_pool("x")
+        assert caught.value.retry_after_s
         assert _health(running.server.address) == health_pb2.HealthCheckResponse.SERVING
         running.servicer.go_on.set()
         waiting.join()

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic_settings import SettingsConfigDict
 
-from sealpool.runtime.settings import ServiceSettings, is_loopback, load_settings
+from sealpool.runtime.addresses import host_of, is_loopback
+from sealpool.runtime.settings import ServiceSettings, load_settings
 
 
 class ExampleSettings(ServiceSettings):
@@ -68,7 +69,14 @@ def test_help_tells_every_setting_and_the_file(capsys: pytest.CaptureFixture[str
         assert f"--{name.replace('_', '-')}" in told
 
 
-def test_beyond_loopback_needs_tls_or_a_word() -> None:
+def test_one_client_has_three_quarters_of_the_calls_unless_told_otherwise() -> None:
+    assert load().calls_per_client == 48
+    assert load("--max-concurrent-calls", "1").calls_per_client == 1
+    assert load("--max-calls-per-client", "5").calls_per_client == 5
+
+
+def test_beyond_loopback_needs_tls_or_tokens_or_a_word() -> None:
+    assert load("--listen", "0.0.0.0:7301", "--tokens-file", "t.json").tokens_file
     assert load("--listen", "0.0.0.0:7301", "--insecure").insecure
     assert load("--listen", "0.0.0.0:7301", "--tls-certificate", "c.pem", "--tls-key", "k.pem").tls_key
 
@@ -78,11 +86,37 @@ def test_settings_cannot_be_changed() -> None:
         load().grace_s = 1
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "unix:/run/x.sock"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1:1",
+        "127.9.9.9:1",
+        "[::1]:1",
+        "localhost:1",
+        "unix:/run/x.sock",
+        "dns:///localhost:1",
+        "ipv4:127.0.0.1:1",
+    ],
+)
 def test_loopback_addresses_are_known(address: str) -> None:
     assert is_loopback(address)
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "host.example:1"])
+@pytest.mark.parametrize(
+    "address",
+    ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "host.example:1", "dns:///host.example:1", "localhost.example:1", ""],
+)
 def test_other_addresses_are_not_loopback(address: str) -> None:
     assert not is_loopback(address)
+
+
+@pytest.mark.parametrize(
+    ("peer", "host"),
+    [
+        ("ipv4:10.0.0.1:5000", "ipv4:10.0.0.1"),
+        ("ipv6:[::1]:5000", "ipv6:[::1]"),
+        ("unix:/run/x.sock", "unix:/run/x.sock"),
+    ],
+)
+def test_a_peer_is_told_by_its_host(peer: str, host: str) -> None:
+    assert host_of(peer) == host

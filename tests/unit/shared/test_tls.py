@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
@@ -11,10 +12,12 @@ import trustme
 from prometheus_client import CollectorRegistry
 
 from sealpool.client import ClientOptions, IndexClient
-from sealpool.errors import Unavailable
+from sealpool.errors import Unauthenticated, Unavailable
+from sealpool.runtime.access import INDEX_ACCESS
 from sealpool.runtime.logs import make_logger
 from sealpool.runtime.server import ServiceServer
 from sealpool.runtime.settings import ServiceSettings
+from sealpool.runtime.tokens import Role, edited, make_token
 from sealpool.v1 import index_pb2, index_pb2_grpc
 
 
@@ -61,12 +64,20 @@ def mutual(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def target(papers: Papers, mutual: bool) -> Iterator[str]:
     """A server that asks for a client certificate if it is mutual; where it listens."""
-    settings = ServiceSettings(
-        listen="localhost:0",
-        metrics_listen="",
-        tls_certificate=papers.certificate,
-        tls_key=papers.key,
-        tls_client_ca=papers.authority if mutual else None,
+    server = serve(papers, tls_client_ca=papers.authority if mutual else None)
+    yield server.address
+    server.stop()
+
+
+def serve(papers: Papers, **more: Path | None) -> ServiceServer:
+    settings = ServiceSettings.model_validate(
+        {
+            "listen": "localhost:0",
+            "metrics_listen": "",
+            "tls_certificate": papers.certificate,
+            "tls_key": papers.key,
+            **more,
+        }
     )
     server = ServiceServer(
         settings,
@@ -74,12 +85,12 @@ def target(papers: Papers, mutual: bool) -> Iterator[str]:
         descriptors=[index_pb2.DESCRIPTOR.services_by_name["IndexService"]],
         registry=CollectorRegistry(),
         log=make_logger(settings, "index_server", stream=io.StringIO()),
+        access=INDEX_ACCESS,
     )
     index_pb2_grpc.add_IndexServiceServicer_to_server(Servicer(), server.grpc_server)
     server.start()
     server.set_serving()
-    yield server.address
-    server.stop()
+    return server
 
 
 def test_a_client_that_knows_the_authority_and_shows_its_certificate_is_served(target: str, papers: Papers) -> None:
@@ -109,3 +120,18 @@ def test_a_client_of_another_authority_or_without_tls_is_not_served(target: str,
     for options in (ClientOptions(retry_for_s=0), ClientOptions(retry_for_s=0, ca_certificate=tmp_path / "other.pem")):
         with IndexClient(target, options=options) as client, pytest.raises(Unavailable):
             client.list_pools()
+
+
+def test_a_token_travels_under_tls(papers: Papers, tmp_path: Path) -> None:
+    secret, token = make_token("ada", role=Role.READ, pools=["*"], created=datetime.now(UTC))
+    with edited(tmp_path / "tokens.json") as replace:
+        replace([token])
+    server = serve(papers, tokens_file=tmp_path / "tokens.json")
+    with IndexClient(server.address, options=ClientOptions(ca_certificate=papers.authority, token=secret)) as client:
+        assert client.list_pools() == []
+    with (
+        IndexClient(server.address, options=ClientOptions(ca_certificate=papers.authority)) as client,
+        pytest.raises(Unauthenticated, match="no token"),
+    ):
+        client.list_pools()
+    server.stop()

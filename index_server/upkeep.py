@@ -1,0 +1,195 @@
+"""What keeps a pool fast, done in the background: rebuilding its index, compacting its store."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from index_server.index import Due
+from index_server.pool_state import PoolState
+from index_server.ports import OutcomeUnknown, Rows
+from index_server.rebuild import Rebuild, RecallMissed, exact_instead
+from index_server.store.engine_state import write_engine_state
+from sealpool.errors import SealpoolError
+
+_CAUGHT_UP: Final = 4096
+"""Items that may be left to copy when writers are held up for the exchange."""
+_RETRY_GROWTH: Final = 2
+"""A refused engine is tried again once the pool has grown so many times."""
+
+
+_GRAPH_BATCH: Final = 128
+_GRAPH_TURN_S: Final = 5.0
+"""How long a graph is built before other pools are looked after."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    engine: str
+    items: int
+    reason: str
+
+
+class PoolUpkeep:
+    """The upkeep of one pool. One thread at a time; searches and changes of items go on meanwhile.
+
+    Parameters
+    ----------
+    busy
+        Whether uploads are under way: a rebuild waits for their end, but no longer than `patience_s`, since it would
+        have to be done again.
+    compaction_bytes
+        About how much one step of compaction rewrites.
+    """
+
+    def __init__(self, state: PoolState, *, busy: Callable[[], bool], patience_s: float, compaction_bytes: int) -> None:
+        self._state = state
+        self._busy = busy
+        self._patience_s = patience_s
+        self._compaction_bytes = compaction_bytes
+        self._due_since: float | None = None
+        self._refusal: _Refusal | None = None
+        self._turn = threading.Lock()
+        self.building = ""
+        """The engine that is being built, "" for none."""
+
+    def run(self) -> float | None:
+        """Do what is due; return the seconds after which to come again, None where only a change can call for it.
+
+        An error is logged, and what failed is tried again after the next change: no answer depends on it.
+        """
+        with self._turn:
+            try:
+                wait_s = self._rebuild_if_due()
+                self._compact()
+                if wait_s is None:
+                    wait_s = self._build_graph()
+            except (SealpoolError, OSError, RuntimeError, ValueError, MemoryError) as error:
+                if not self._state.closing.is_set():
+                    reason = str(error) or type(error).__name__
+                    self._state.log.warning("upkeep put off", pool=self._state.spec.name, reason=reason)
+                return None
+            else:
+                return wait_s
+
+    def _rebuild_if_due(self) -> float | None:
+        state = self._state
+        with state.reading():
+            due = self._due()
+        if due is None:
+            self._due_since = None
+            return None
+        if self._due_since is None:
+            self._due_since = time.monotonic()
+        waited_s = time.monotonic() - self._due_since
+        if self._busy() and waited_s < self._patience_s:
+            return min(1.0, self._patience_s - waited_s)
+        self._rebuild(due)
+        self._due_since = None
+        return None
+
+    def _due(self) -> Due | None:
+        index = self._state.index
+        due = index.due()
+        refusal = self._refusal
+        if due is None or refusal is None or due.choice.kind.name != refusal.engine:
+            return due
+        if len(index) >= _RETRY_GROWTH * refusal.items:
+            self._refusal = None
+            return due
+        instead = exact_instead(due, refusal.reason)
+        masked = index.engine.removed > index.settings.max_removed_share * max(index.engine.size, 1024)
+        index.choice = instead.choice if index.choice.kind.exact else index.choice
+        return None if index.choice.kind.exact and not masked else instead
+
+    def _rebuild(self, due: Due) -> None:
+        state = self._state
+        self.building = due.choice.kind.name
+        rebuild = Rebuild(state.index, due, state.reading, ending=state.closing.is_set)
+        done = False
+        try:
+            rebuild.prepare()
+            while rebuild.catch_up() > _CAUGHT_UP:
+                pass
+            with state.writer:
+                self._exchange(rebuild)
+            done = True
+        except RecallMissed as missed:
+            reason = f"exact: {due.choice.kind.name} was refused, {missed}"
+            self._refusal = _Refusal(due.choice.kind.name, len(state.index), reason)
+            (state.directory / "engine.state").unlink(missing_ok=True)  # lest a restart believe an earlier measurement
+            state.log.warning("engine refused", pool=state.spec.name, engine=due.choice.kind.name, reason=str(missed))
+        finally:
+            self.building = ""
+            if not done:
+                rebuild.abandon()
+        if not done:
+            self._rebuild_if_due()
+
+    def _exchange(self, rebuild: Rebuild) -> None:
+        state = self._state
+        state.check_open()
+        with state.gate.write():
+            other, new_rows = rebuild.finish()
+            if other.state is not None and other.state is not state.index.state:
+                write_engine_state(state.directory / "engine.state", other.state)
+            with state.view.write():
+                before, state.index = state.index, other
+                self._renumber(new_rows)
+        before.close()
+        state.log.info(
+            "index rebuilt",
+            pool=state.spec.name,
+            engine=other.engine.name,
+            items=len(other),
+            recall=round(other.recall, 4),
+            reason=other.choice.reason,
+        )
+
+    def _renumber(self, new_rows: Rows) -> None:
+        self._state.campaigns.renumber(new_rows)
+        if self._state.graph is not None:
+            self._state.graph.renumber(self._state.index, new_rows)
+
+    def _build_graph(self) -> float | None:
+        """Find some of the neighbours that a full graph lacks; between two steps others have their turn."""
+        state = self._state
+        if state.graph is None:
+            return None
+        ends = time.monotonic() + _GRAPH_TURN_S
+        while time.monotonic() < ends:
+            if state.closing.is_set() or self._busy():
+                return 1.0
+            with state.gate.read(), state.reading():
+                if not state.graph.build(_GRAPH_BATCH):
+                    return None
+        return 0.0
+
+    def _compact(self) -> None:
+        state = self._state
+        while not state.closing.is_set() and state.store.wants_compaction():
+            with state.writer:
+                state.check_open()
+                state.discard_failed()
+            rewrite = state.store.prepare_compaction(self._compaction_bytes)
+            if rewrite is None:
+                return
+            with state.writer:
+                state.check_open()
+                state.discard_failed()
+                if not self._commit_compaction(rewrite):
+                    return
+
+    def _commit_compaction(self, rewrite: object) -> bool:
+        state = self._state
+        with state.failing_on(OutcomeUnknown, "compaction"):
+            if not state.store.commit_compaction(rewrite):
+                return False
+        with state.failing_on(BaseException, "compaction"):
+            snapshot = state.store.snapshot()
+            addresses = snapshot.addresses()
+            with state.gate.write(), state.view.write():
+                state.index.table.move(addresses)
+                state.snapshot = snapshot
+        return True
