@@ -9,7 +9,7 @@ from index_server.records import FloatMatrix
 from index_server.spec import Metric
 from sealpool.types import Vectors
 
-_BLOCK_ROWS: Final = 4096
+_BLOCK_ROWS: Final = 512
 _STEPS: Final = 2.0**20
 """Steps to one, of the fixed point in which directions are summed."""
 _EXACT_TERMS: Final = 16
@@ -34,12 +34,13 @@ def lengths_of(vectors: FloatMatrix) -> NDArray[np.float64]:
     return lengths
 
 
-def unit_vectors(vectors: FloatMatrix, lengths: NDArray[np.float64]) -> Vectors:
-    """Return `vectors` divided by their `lengths`: (n, d) float32. Zero vectors stay zero."""
+def unit_vectors(vectors: FloatMatrix, lengths: NDArray[np.float64], *, out: Vectors | None = None) -> Vectors:
+    """Return `vectors` divided by their `lengths`: (n, d) float32, in `out` if given. Zero vectors stay zero."""
     single = vectors.astype(np.float32, copy=False)
     low, high = _SAFE_SQUARES
     safe = (lengths**2 > low) & (lengths**2 < high)
-    units: Vectors = single * (1 / np.where(safe, lengths, 1.0)).astype(np.float32)[:, None]
+    factors = (1 / np.where(safe, lengths, 1.0)).astype(np.float32)
+    units: Vectors = np.multiply(single, factors[:, None], out=out)
     delicate = np.flatnonzero(~safe & (lengths > 0))
     if len(delicate):
         units[delicate] = single[delicate].astype(np.float64) / lengths[delicate, None]
@@ -101,10 +102,13 @@ class DirectionSum:
 
     def _sum(self, vectors: Vectors) -> NDArray[np.int64]:
         total = np.zeros(vectors.shape[1], np.int64)
+        # One piece of memory for all blocks, small enough for the cache: taking it anew takes longer than the sum.
+        room = np.empty((min(_BLOCK_ROWS, len(vectors)), vectors.shape[1]), np.float32)
         for start in range(0, len(vectors), _BLOCK_ROWS):
             block = vectors[start : start + _BLOCK_ROWS]
-            units = block if self._metric is Metric.COSINE else unit_vectors(block, lengths_of(block))
-            steps = units * np.float32(_STEPS)
+            steps = room[: len(block)]
+            units = block if self._metric is Metric.COSINE else unit_vectors(block, lengths_of(block), out=steps)
+            np.multiply(units, np.float32(_STEPS), out=steps)
             np.rint(steps, out=steps)
             whole = len(steps) // _EXACT_TERMS * _EXACT_TERMS
             partial = steps[:whole].reshape(_EXACT_TERMS, -1, steps.shape[1]).sum(axis=0)

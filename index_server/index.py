@@ -1,6 +1,7 @@
 """A pool's items ready to be searched: table, engine and direction, kept in step."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ from sealpool.runtime.callers import NO_CALLER
 from sealpool.types import ItemId, Vectors
 
 _COPY_BYTES: Final = 32 << 20
+_STAGED_ROWS: Final = 512
 _PREFIX_ENGINES: Final = frozenset({"flat", "ivf_flat"})
 """Their answer to a smaller k is the beginning of that to a larger one."""
 
@@ -154,13 +156,17 @@ class PoolIndex:
                 recall=state.recall, k=state.recall_k, queries=state.recall_queries, breadth=state.breadth, met=True
             )
         index = cls(spec, settings, choice=choice, state=state, engine=engine, report=report, directory=directory)
-        start = 0
-        for ids, vectors in items:
-            index.append(ids, vectors, addresses[start : start + len(ids)])
-            start += len(ids)
-            progress(start / len(addresses))
-        if start != len(addresses):
-            raise ValueError(f"{start} items came, not {len(addresses)}")
+        engine.reserve(len(addresses))
+        with ExitStack() as unless_loaded:
+            unless_loaded.callback(index.close)
+            start = 0
+            for ids, vectors in items:
+                index.append(ids, vectors, addresses[start : start + len(ids)])
+                start += len(ids)
+                progress(start / len(addresses))
+            if start != len(addresses):
+                raise ValueError(f"{start} items came, not {len(addresses)}")
+            unless_loaded.pop_all()
         return index
 
     def __len__(self) -> int:
@@ -184,12 +190,16 @@ class PoolIndex:
 
     def stage(self, arrivals: Arrivals, vectors: FloatMatrix) -> None:
         """Put some more vectors (n, d), as stored, into the engine."""
-        lengths = lengths_of(vectors)
-        compared = self._compared(vectors, lengths)
-        self.engine.add(np.arange(self.engine.size, self.engine.size + len(vectors)), compared)
-        arrivals.lengths.append(lengths.astype(np.float32))
-        arrivals.direction.add(compared)
-        arrivals.longest = max(arrivals.longest, float(lengths.max(initial=0)))
+        # In pieces that stay in the processor's cache from one step to the next, and in one piece of memory.
+        room = np.empty((min(len(vectors), _STAGED_ROWS), self.spec.dimension), np.float32)
+        for start in range(0, len(vectors), _STAGED_ROWS):
+            part = vectors[start : start + _STAGED_ROWS]
+            lengths = lengths_of(part)
+            compared = self._compared(part, lengths, out=room[: len(part)])
+            self.engine.add(np.arange(self.engine.size, self.engine.size + len(part)), compared)
+            arrivals.lengths.append(lengths.astype(np.float32))
+            arrivals.direction.add(compared)
+            arrivals.longest = max(arrivals.longest, float(lengths.max(initial=0)))
 
     def publish(self, arrivals: Arrivals, ids: Sequence[ItemId] | pa.Array, addresses: Addresses) -> None:
         """Let what was staged since `arrivals` be found, as the items `ids`, which the index does not have."""
@@ -286,10 +296,12 @@ class PoolIndex:
             return self._merger.submit(compared, k, caller=caller)
         return self.searching.nearest(compared, k, excluded=excluded)
 
-    def _compared(self, vectors: FloatMatrix, lengths: NDArray[np.float64]) -> Vectors:
+    def _compared(
+        self, vectors: FloatMatrix, lengths: NDArray[np.float64], *, out: Vectors | None = None
+    ) -> Vectors:
         if self.spec.metric is not Metric.COSINE:
             return vectors.astype(np.float32, copy=False)
-        units = unit_vectors(vectors, lengths)
+        units = unit_vectors(vectors, lengths, out=out)
         if self.spec.vector_type is VectorType.FLOAT16:
             return units.astype(np.float16).astype(np.float32)  # what every engine can keep to the last bit
         return units

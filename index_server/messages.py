@@ -184,15 +184,13 @@ def from_items(batch: common_pb2.ItemBatch) -> Records:
     count = len(batch.ids)
     payloads = batch.payloads
     check_payload_lists(count, payloads.texts, payloads.uris, payloads.metadata_json)
-    blank = PayloadColumns.blank(count)
+    ids: list[ItemId] = list(batch.ids)  # type: ignore[arg-type]  # an ItemId is a str
+    columns = (payloads.texts, payloads.uris, payloads.metadata_json)
+    if not any(map(len, columns)):
+        return Records(ids=ids, vectors=vectors)
+    texts, uris, metadata = (list(column) or ("",) * count for column in columns)
     return Records(
-        ids=[ItemId(item_id) for item_id in batch.ids],
-        vectors=vectors,
-        payloads=PayloadColumns(
-            texts=list(payloads.texts) or blank.texts,
-            uris=list(payloads.uris) or blank.uris,
-            metadata_json=list(payloads.metadata_json) or blank.metadata_json,
-        ),
+        ids=ids, vectors=vectors, payloads=PayloadColumns(texts=texts, uris=uris, metadata_json=metadata)
     )
 
 

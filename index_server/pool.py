@@ -1,6 +1,7 @@
 """One pool: its store, its index and its candidate pools, changed together and read together."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -107,29 +108,34 @@ class Pool:
             It cannot be read.
         """
         store = LanceStore.open(directory) if spec.source is None else ForeignLanceStore.open(directory, spec)
-        snapshot = store.snapshot()
-        index = PoolIndex.load(
-            spec,
-            settings,
-            state=read_engine_state(directory / "engine.state"),
-            addresses=snapshot.addresses(),
-            items=((part.ids, part.vectors) for part in snapshot.items()),
-            directory=directory,
-            progress=progress,
-        )
-        journal = Journal(directory / "candidates.sqlite")
-        campaigns = CampaignBook(journal, index.table, pool_version=store.version, limits=limits)
-        state = PoolState(
-            directory,
-            spec,
-            store=store,
-            index=index,
-            campaigns=campaigns,
-            graph=PoolGraph.open(directory, index, store_version=store.version),
-            limits=limits,
-            watermarks=watermarks,
-            log=log,
-        )
+        with ExitStack() as unless_loaded:
+            unless_loaded.callback(store.close)
+            snapshot = store.snapshot()
+            index = PoolIndex.load(
+                spec,
+                settings,
+                state=read_engine_state(directory / "engine.state"),
+                addresses=snapshot.addresses(),
+                items=((part.ids, part.vectors) for part in snapshot.items()),
+                directory=directory,
+                progress=progress,
+            )
+            unless_loaded.callback(index.close)
+            journal = Journal(directory / "candidates.sqlite")
+            unless_loaded.callback(journal.close)
+            campaigns = CampaignBook(journal, index.table, pool_version=store.version, limits=limits)
+            state = PoolState(
+                directory,
+                spec,
+                store=store,
+                index=index,
+                campaigns=campaigns,
+                graph=PoolGraph.open(directory, index, store_version=store.version),
+                limits=limits,
+                watermarks=watermarks,
+                log=log,
+            )
+            unless_loaded.pop_all()
         return cls(state, upkeep=upkeep, on_change=on_change)
 
     @classmethod

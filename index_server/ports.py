@@ -78,6 +78,9 @@ class Engine(Protocol):
     def breadth(self, value: float) -> None:
         """Search so wide from now on; ValueError below 1."""
 
+    def reserve(self, rows: int) -> None:
+        """Take memory for about so many rows more, where that saves moving those that are there. Called as `add`."""
+
     def add(self, rows: Rows, vectors: Vectors) -> None:
         """Append `vectors` (n, d), masked, as `rows`, which must be size, size + 1 …; ValueError otherwise.
 

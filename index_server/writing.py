@@ -112,6 +112,8 @@ class PoolWriter:
         group: list[_Request] = []
         seen: set[ItemId] = set()
         with self._guard:
+            if len(self._waiting) == 1:
+                return [self._waiting.popleft()]
             while self._waiting:
                 touched = self._waiting[0].touched
                 if group and (len(seen) + len(touched) > _GROUP_ITEMS or not seen.isdisjoint(touched)):
@@ -142,13 +144,16 @@ class PoolWriter:
             # Taken now, so that nothing can fail for want of disk once the store has the change.
             staged_in_vain = state.index.engine.size - table.rows
             table.reserve(staged_in_vain + len(ids), text_bytes=sum(len(item_id.encode()) for item_id in ids))
-            arrivals = self._stage(part for upload in uploads for part in upload.vectors())
+            arrivals = self._stage(len(ids), (part for upload in uploads for part in upload.vectors()))
             with state.gate.write():
                 self._commit(uploads, ids, old_rows, arrivals, lost)
         self._settle(group, old_rows, {*lost.ids})
 
-    def _stage(self, vectors: Iterable[FloatMatrix]) -> Arrivals:
-        """Let items into the engine, searches going on between a few and the next few."""
+    def _stage(self, count: int, vectors: Iterable[FloatMatrix]) -> Arrivals:
+        """Let `count` items into the engine, searches going on between a few and the next few."""
+        if count > _MAX_ROWS:
+            with self._state.view.write():
+                self._state.index.engine.reserve(count)
         arrivals = self._state.index.arrivals()
         rows = _FIRST_ROWS
         for part in vectors:

@@ -7,7 +7,7 @@ from sealpool.v1 import index_pb2
 
 
 def usable_pool(index: Index, name: str) -> index_pb2.Pool:
-    """Return a pool whose size and version are known.
+    """Return a pool whose size and version are known, by its name or an alias; `spec.name` is its own name.
 
     Raises
     ------

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sealpool.errors import InvalidArgument, ResourceExhausted
 from sealpool.types import ItemId, Vectors
@@ -84,8 +85,7 @@ def check_vectors(
         raise InvalidArgument(field, f"has {len(vectors):,} rows, not {rows:,}")
     if dimension is not None and vectors.shape[1] != dimension:
         raise InvalidArgument(field, f"has dimension {vectors.shape[1]:,}, not {dimension:,}")
-    # float64: the squares of large float32 values overflow, which would read as infinity.
-    squared_lengths = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+    squared_lengths = _squared_lengths(vectors)
     bad = np.flatnonzero(~np.isfinite(squared_lengths))
     if len(bad):
         raise InvalidArgument(field, f"row {bad[0]} holds NaN or infinity")
@@ -93,6 +93,16 @@ def check_vectors(
         row = int(np.flatnonzero(squared_lengths == 0)[0])
         raise InvalidArgument(field, f"row {row} is a zero vector, which has no direction under cosine")
     return vectors
+
+
+def _squared_lengths(vectors: Vectors) -> NDArray[np.float64]:
+    """Return squared lengths, in float64 where in float32 squares overflow or vanish: (n,)."""
+    single = vectors.astype(np.float32, copy=False)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        squares: NDArray[np.float64] = np.vecdot(single, single).astype(np.float64)
+    delicate = np.flatnonzero(~np.isfinite(squares) | (squares == 0))
+    squares[delicate] = np.einsum("ij,ij->i", single[delicate], single[delicate], dtype=np.float64)
+    return squares
 
 
 def check_payload_lists(count: int, texts: Sequence[str], uris: Sequence[str], metadata: Sequence[str]) -> None:

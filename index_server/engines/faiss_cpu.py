@@ -98,6 +98,9 @@ class FaissCpuEngine:
         """Say which of `rows` can be found."""
         return self._mask.contains(rows)
 
+    def reserve(self, rows: int) -> None:
+        """Do nothing."""
+
     def add(self, rows: Rows, vectors: Vectors) -> None:
         """Append `vectors` as `rows`, masked."""
         check_dense(rows, self.size)

@@ -182,6 +182,9 @@ class FaissGpuEngine:
         self._breadth = checked_breadth(value)
         self._index.widen(value)
 
+    def reserve(self, rows: int) -> None:
+        """Do nothing."""
+
     def add(self, rows: Rows, vectors: Vectors) -> None:
         """Append `vectors` as `rows`, masked."""
         check_dense(rows, self.size)

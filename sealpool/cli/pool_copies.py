@@ -13,7 +13,8 @@ _Uri = Annotated[
     str,
     typer.Argument(
         metavar="URI",
-        help="A directory on the index server's machine, or an object store URL (s3://, gs://, az://).",
+        help="A directory on the index server's machine or an object store URL (s3://, gs://, az://), below one of its "
+        "snapshot_roots; data_dir/snapshots unless they are set.",
         show_default=False,
     ),
 ]

@@ -35,7 +35,7 @@ class Admission:
     def __init__(self, max_concurrent_calls: int, *, max_calls_per_client: int | None = None) -> None:
         self._limit = max_concurrent_calls
         self._limit_per_client = max_calls_per_client or max_concurrent_calls
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._taken = 0
         self._taken_by: Counter[str] = Counter()
         self._stopping = False
@@ -46,7 +46,7 @@ class Admission:
 
     def take(self, client: str = "") -> Refusal | None:
         """Take a permit for a client, "" for one that nobody knows from others, or return why there is none."""
-        with self._lock:
+        with self._changed:
             if self._stopping:
                 return Refusal("stopping", Unavailable("the service is stopping"))
             if self._taken >= self._limit:
@@ -61,12 +61,19 @@ class Admission:
 
     def give_back(self, client: str = "") -> None:
         """Return a permit that this client took."""
-        with self._lock:
+        with self._changed:
             self._taken -= 1
             if client:
                 self._taken_by[client] -= 1
                 if not self._taken_by[client]:
                     del self._taken_by[client]
+            if not self._taken:
+                self._changed.notify_all()
+
+    def wait_until_unused(self, timeout_s: float) -> bool:
+        """Return True once every permit was given back, or False after so long."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._taken, timeout_s)
 
 
 class Gate:

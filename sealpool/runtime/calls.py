@@ -17,7 +17,7 @@ from sealpool.runtime.callers import TOKEN_OF_CALL
 from sealpool.runtime.logs import Logger
 from sealpool.runtime.metrics import CallMetrics
 from sealpool.runtime.stalls import StallWatch, Waiting
-from sealpool.runtime.status import status_of, trailing_metadata_of
+from sealpool.runtime.status import details_of, status_of, trailing_metadata_of
 from sealpool.runtime.tokens import Token
 
 _SHAPES = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
@@ -190,7 +190,7 @@ class _Call:
         """End the call with the status of the error that was kept, if there is one."""
         if self._error is not None:
             self._context.set_trailing_metadata(trailing_metadata_of(self._error))
-            self._context.abort(status_of(self._error), self._error.message)
+            self._context.abort(status_of(self._error), details_of(self._error))
 
     def _admit(self) -> Refusal | None:
         rules = self._method.rules

@@ -34,6 +34,9 @@ _SPARE_THREADS = 8
 
 _SIGNAL_CHECK_S = 0.2
 
+_FLUSH_S = 2.0
+"""For answers that were given and are still being sent, and for calls that were cancelled to end."""
+
 
 class ServiceServer:
     """One service's gRPC server.
@@ -182,7 +185,10 @@ class ServiceServer:
         self._admission.stop()
         for callback in self._drain_callbacks:
             callback()
-        self.grpc_server.stop(self._settings.grace_s).wait()
+        ended = self._admission.wait_until_unused(self._settings.grace_s)
+        # Health watches never end by themselves. And gRPC never ends a call that its client cancelled before it had a
+        # name (seen with 1.85), and does not say that it stopped until all have ended: not to be waited for.
+        self.grpc_server.stop(min(_FLUSH_S, self._settings.grace_s) if ended else 0).wait(2 * _FLUSH_S)
         self._stalls.stop()
         self._aside.stop()
         for callback in reversed(self._close_callbacks):

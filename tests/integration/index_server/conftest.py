@@ -1,5 +1,6 @@
 """A real index server in this process, and a stub to call it with."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from index_server.app import build
 from index_server.settings import IndexServerSettings
 from sealpool.runtime.server import ServiceServer
-from sealpool.v1 import index_pb2_grpc
+from sealpool.v1 import index_pb2, index_pb2_grpc
 
 LIMITS = {
     "max_pools": 3,
@@ -64,6 +65,16 @@ class Server:
         watch = health_pb2_grpc.HealthStub(self.channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
         assert any(answer.status == health_pb2.HealthCheckResponse.SERVING for answer in watch)
         watch.cancel()
+
+    def wait_for_engine(self, pool: str, engine: str) -> index_pb2.Pool:
+        """Return the pool once that engine, built in the background, is in use."""
+        deadline = time.monotonic() + 30
+        while True:
+            found = self.stub.GetPool(index_pb2.GetPoolRequest(name=pool)).pool
+            if found.engine == engine and not found.building:
+                return found
+            assert time.monotonic() < deadline, f"{found.engine}: {found.engine_reason}"
+            time.sleep(0.01)
 
 
 def start(data_dir: Path, *, wait: bool = True, **settings: object) -> Server:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import structlog
 import torch
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from index_server.app import build
@@ -19,6 +19,7 @@ from sealpool.errors import InvalidArgument
 from sealpool.types import Items
 from sealpool.v1 import common_pb2, index_pb2
 from tests.support.fake_index import FakeIndex
+from tests.support.index_at_hand import wait_until_serving
 from tests.support.learner_requests import item_ids, select, train
 
 Serve = Callable[..., LearnerClient]
@@ -34,10 +35,9 @@ def real_index(tmp_path: Path) -> Iterator[IndexClient]:
         listen="127.0.0.1:0", metrics_listen="", data_dir=tmp_path / "index", search_threads=1
     )
     server = build(settings, registry=CollectorRegistry(), log=structlog.wrap_logger(structlog.ReturnLogger()))
+    with grpc.insecure_channel(server.address) as channel:
+        wait_until_serving(channel)
     with IndexClient(server.address) as client:
-        watch = health_pb2_grpc.HealthStub(client._channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
-        assert any(answer.status == health_pb2.HealthCheckResponse.SERVING for answer in watch)
-        watch.cancel()
         for seed, name in enumerate(("first", "second")):
             client.create_pool(index_pb2.PoolSpec(name=name, dimension=4))
             rows = np.random.default_rng(seed).normal(size=(60, 4)).astype(np.float32)

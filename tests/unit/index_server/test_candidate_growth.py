@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from index_server.candidates.book import CampaignBook, Labels
@@ -207,7 +207,9 @@ class Lived:
         elif step in ("upsert", "delete"):
             self.change_items(ids if step == "upsert" else [], ids if step == "delete" else [])
         else:
-            self.expand(ids, grow_by=0 if step == "label" else 3, replaces=step == "replace all", cap=2 * (step == "cap"))
+            self.expand(
+                ids, grow_by=0 if step == "label" else 3, replaces=step == "replace all", cap=2 * (step == "cap")
+            )
 
     def change_items(self, upserted, deleted):
         old_rows, lost = self.table.find(upserted), Named(ids=deleted, rows=self.table.find(deleted))
@@ -255,6 +257,7 @@ class Lived:
 
 @settings(max_examples=150, deadline=None)
 @given(STEPS)
+@example([("expand", ["a"]), ("upsert", ["b"]), ("delete", ["b"])])
 def test_the_journal_brings_back_the_same_candidate_pool(steps):
     directory = Path(tempfile.mkdtemp())
     lived = Lived(directory)

@@ -9,7 +9,7 @@ from index_server.pool import Pool
 from index_server.records import Records
 from index_server.spec import PoolSpec
 from index_server.store.lance_store import LanceStore
-from sealpool.errors import InvalidArgument, ResourceExhausted
+from sealpool.errors import InvalidArgument, ResourceExhausted, SealpoolError
 from tests.support.pools import expand, open_pool
 
 SPEC = PoolSpec(name="p", dimension=2)
@@ -34,7 +34,7 @@ class Gathering:
         def run():
             try:
                 self.results[name] = call()
-            except Exception as error:
+            except (SealpoolError, OSError) as error:
                 self.results[name] = error
 
         before = len(self.queue)
