@@ -4,6 +4,8 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Final
 
+from sealpool.runtime.logs import Logger
+
 if TYPE_CHECKING:
     from index_server.pool import Pool
 
@@ -16,7 +18,8 @@ class UpkeepThread:
     Threads: `wake` by any. `stop` waits for the step that is under way, which ends early once its pool is closed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log: Logger) -> None:
+        self._log = log
         self._changed: queue.SimpleQueue[Pool | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
 
@@ -50,6 +53,13 @@ class UpkeepThread:
                     pending[pool] = None
             except queue.Empty:
                 pass
-            waits = {pool: pool.upkeep.run() for pool in pending}
+            waits = {pool: self._look_after(pool) for pool in pending}
             pending = {pool: None for pool, wait in waits.items() if wait is not None}
             wait_s = min((wait for wait in waits.values() if wait is not None), default=None)
+
+    def _look_after(self, pool: "Pool") -> float | None:
+        try:
+            return pool.upkeep.run()
+        except BaseException:  # noqa: BLE001 - a fault in one pool, or a panic of Lance, must not leave all to themselves
+            self._log.exception("upkeep failed", pool=pool.spec.name)
+            return None

@@ -47,6 +47,12 @@ class _Entry:
     pool: Pool | None = None
     failure: str = ""
     loaded_share: float = 0.0
+    under_way: str = "read from disk"
+    """What is being done to it as long as it has neither a pool nor a failure."""
+
+    @property
+    def in_between(self) -> bool:
+        return self.pool is None and not self.failure
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +66,7 @@ class PoolStatus:
     created_at: datetime | None
     pool: Pool | None
     loaded_share: float
+    under_way: str
     aliases: list[str]
 
 
@@ -94,7 +101,7 @@ class PoolCatalog:
         self._log = log
         self._guard = threading.Lock()
         self._aliases = Aliases(directory.root.parent / "aliases.json")
-        self._background = UpkeepThread()
+        self._background = UpkeepThread(log)
         self._entries: dict[str, _Entry] = {}
         self._loader = ThreadPoolExecutor(loading_threads, thread_name_prefix="load")
 
@@ -135,7 +142,7 @@ class PoolCatalog:
                 raise AlreadyExists("pool", spec.name)
             if len(self._entries) >= self._limits.max_pools:
                 raise ResourceExhausted("one more pool", limit=self._limits.max_pools, setting="max_pools")
-            self._entries[spec.name] = _Entry(spec, created_at)
+            self._entries[spec.name] = _Entry(spec, created_at, under_way="made")
         made = False
         try:
             self._directory.create(spec, created_at, fill)
@@ -153,12 +160,14 @@ class PoolCatalog:
         Raises
         ------
         InvalidArgument
-            The uri is not below one of the snapshot roots.
+            The uri is not below one of the snapshot roots, or `name` can name no pool.
         NotFound, FailedPrecondition, AlreadyExists, ResourceExhausted, Unavailable
             No such pool; a read-only one; something at the uri; the disk there; the object store is away.
         """
-        place = allowed_place(uri, self._places.snapshot_roots, field="uri", setting="snapshot_roots")
-        return self.get(name).write_snapshot(place)
+        pool = self.get(name)
+        return pool.write_snapshot(
+            allowed_place(uri, self._places.snapshot_roots, field="uri", setting="snapshot_roots")
+        )
 
     def restore_snapshot(self, uri: str, name: str) -> PoolStatus:
         """Make a pool from a snapshot, under `name`, or for "" the name that it had.
@@ -183,27 +192,36 @@ class PoolCatalog:
 
         Raises
         ------
+        InvalidArgument
+            That can name no pool.
         NotFound
             There is no such pool.
         Unavailable
-            It is being read from disk.
+            It is being made, read from disk or deleted.
         FailedPrecondition
             It could not be read.
         """
-        status = self.status(name)
+        status = self.status(name, field="pool")
         if status.state is PoolState.LOADING:
-            raise Unavailable(f"pool {name!r} is being read from disk", field="pool")
+            raise Unavailable(f"pool {name!r} is being {status.under_way}", field="pool")
         if status.pool is None or status.state is PoolState.FAILED:
             raise FailedPrecondition(f"pool {name!r} cannot be used: {status.failure}", field="pool")
         return status.pool
 
-    def status(self, name: str) -> PoolStatus:
-        """Return how a pool is, by its name or an alias; raise NotFound if there is none."""
+    def status(self, name: str, *, field: str = "name") -> PoolStatus:
+        """Return how a pool is, by its name or an alias.
+
+        Raises
+        ------
+        InvalidArgument, NotFound
+            That can name no pool; it names none.
+        """
+        check_name(field, name)
         with self._guard:
             name = self._aliases.pool_of(name) or name
             entry = self._entries.get(name)
             if entry is None:
-                raise NotFound("pool", name)
+                raise NotFound("pool", name, field=field)
             return _status(name, entry, self._aliases.of(name))
 
     def statuses(self) -> list[PoolStatus]:
@@ -221,13 +239,14 @@ class PoolCatalog:
         AlreadyExists
             A pool has this name.
         InvalidArgument
-            The alias is no name, or `name` is an alias.
+            The alias or `name` is no name, or `name` is an alias.
         Unavailable
-            It is being read from disk.
+            It is being made, read from disk or deleted.
         ResourceExhausted
             The disk is full.
         """
         check_name("alias", alias)
+        check_name("pool", name)
         with self._guard:
             if alias in self._entries:
                 raise AlreadyExists("pool", alias)
@@ -236,12 +255,13 @@ class PoolCatalog:
             entry = self._entries.get(name)
             if entry is None:
                 raise NotFound("pool", name)
-            if entry.pool is None and not entry.failure:  # or it is being deleted
-                raise Unavailable(f"pool {name!r} is being read from disk", field="pool")
+            if entry.in_between:
+                raise Unavailable(f"pool {name!r} is being {entry.under_way}", field="pool")
             return self._aliases.set(alias, name)
 
     def delete_alias(self, alias: str) -> None:
-        """Forget an alias; raise NotFound if there is none."""
+        """Forget an alias; raise NotFound if there is none, InvalidArgument if it can name none."""
+        check_name("alias", alias)
         with self._guard:
             if not self._aliases.pool_of(alias):
                 raise NotFound("alias", alias)
@@ -252,28 +272,29 @@ class PoolCatalog:
 
         Raises
         ------
-        NotFound
-            There is no such pool.
+        InvalidArgument, NotFound
+            That can name no pool; it names none.
         FailedPrecondition
             An alias stands for it, or the name is an alias.
         Unavailable
-            It is being read from disk.
+            It is being made, read from disk or deleted.
         """
+        check_name("name", name)
         with self._guard:
             entry = self._entries.get(name)
             if self._aliases.pool_of(name):
                 raise FailedPrecondition(f"{name!r} is an alias: delete the pool by its own name", field="name")
             if entry is None:
-                raise NotFound("pool", name)
+                raise NotFound("pool", name, field="name")
             if self._aliases.of(name):
                 raise FailedPrecondition(
                     f"alias {self._aliases.of(name)[0]!r} stands for pool {name!r}: switch or delete it first",
                     field="name",
                 )
-            if entry.pool is None and not entry.failure:
-                raise Unavailable(f"pool {name!r} is being read from disk", field="pool")
-            # LOADING for all others until it is gone, so that nobody takes the name meanwhile.
-            self._entries[name] = _Entry(entry.spec, entry.created_at)
+            if entry.in_between:
+                raise Unavailable(f"pool {name!r} is being {entry.under_way}", field="name")
+            # There for all others until it is gone, so that nobody takes the name meanwhile.
+            self._entries[name] = _Entry(entry.spec, entry.created_at, under_way="deleted")
         last = (entry.pool.version, entry.pool.size) if entry.pool else (0, 0)
         deleted = False
         try:
@@ -363,5 +384,6 @@ def _status(name: str, entry: _Entry, aliases: list[str]) -> PoolStatus:
         created_at=entry.created_at,
         pool=entry.pool,
         loaded_share=1.0 if entry.pool else entry.loaded_share,
+        under_way=entry.under_way,
         aliases=aliases,
     )

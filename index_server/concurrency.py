@@ -79,3 +79,14 @@ class OwnerThread:
     def close(self) -> None:
         """End the thread after the work it has."""
         self._executor.shutdown(wait=True)
+
+
+def error_like(error: Exception) -> Exception:
+    """Return an error like `error` with a traceback of its own, to be raised in another thread.
+
+    `copy` would call `__init__` with other arguments.
+    """
+    another: Exception = type(error).__new__(type(error), *error.args)
+    another.__dict__.update(error.__dict__)
+    another.args = error.args
+    return another

@@ -111,13 +111,13 @@ class PoolIndex:
         self.engine = engine
         self.report = report
         self.directory = directory
-        self.table = ItemTable(directory=directory)
         self._direction = DirectionSum(spec.dimension, metric=spec.metric)
         self.searching = RescoredSearch(engine, spec.metric, spec.dimension)
         ratio = settings.merging.max_k_ratio if engine.name in _PREFIX_ENGINES else 1.0
         self._merger = SearchMerger(
             self.searching.nearest, replace(settings.merging, max_k_ratio=ratio), observer=settings.observer
         )
+        self.table = ItemTable(directory=directory)
 
     @classmethod
     def load(
@@ -150,15 +150,16 @@ class PoolIndex:
             spec, settings, choice, items=len(addresses), state=state, sample=_nothing, directory=directory
         )
         report = None
-        if state is not None and not choice.kind.exact:
-            engine.breadth = state.breadth
-            report = RecallReport(
-                recall=state.recall, k=state.recall_k, queries=state.recall_queries, breadth=state.breadth, met=True
-            )
-        index = cls(spec, settings, choice=choice, state=state, engine=engine, report=report, directory=directory)
-        engine.reserve(len(addresses))
         with ExitStack() as unless_loaded:
-            unless_loaded.callback(index.close)
+            unless_loaded.callback(engine.close)
+            if state is not None and not choice.kind.exact:
+                engine.breadth = state.breadth
+                report = RecallReport(
+                    recall=state.recall, k=state.recall_k, queries=state.recall_queries, breadth=state.breadth, met=True
+                )
+            index = cls(spec, settings, choice=choice, state=state, engine=engine, report=report, directory=directory)
+            unless_loaded.callback(index.table.close)
+            engine.reserve(len(addresses))
             start = 0
             for ids, vectors in items:
                 index.append(ids, vectors, addresses[start : start + len(ids)])
@@ -296,9 +297,7 @@ class PoolIndex:
             return self._merger.submit(compared, k, caller=caller)
         return self.searching.nearest(compared, k, excluded=excluded)
 
-    def _compared(
-        self, vectors: FloatMatrix, lengths: NDArray[np.float64], *, out: Vectors | None = None
-    ) -> Vectors:
+    def _compared(self, vectors: FloatMatrix, lengths: NDArray[np.float64], *, out: Vectors | None = None) -> Vectors:
         if self.spec.metric is not Metric.COSINE:
             return vectors.astype(np.float32, copy=False)
         units = unit_vectors(vectors, lengths, out=out)

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from index_server.concurrency import error_like
 from index_server.ports import Rows
 from sealpool.errors import Cancelled, ResourceExhausted
 from sealpool.types import Vectors
@@ -307,12 +308,4 @@ def _fail(requests: list[_Request], error: BaseException) -> None:
     """Give each an error like `error`, unless that is about the thread (KeyboardInterrupt), not the search."""
     if isinstance(error, Exception):
         for request in requests:
-            request.finish(error=_another(error))
-
-
-def _another(error: Exception) -> Exception:
-    """Return an error like `error` with a traceback of its own; `copy` would call `__init__` with other arguments."""
-    another: Exception = type(error).__new__(type(error), *error.args)
-    another.__dict__.update(error.__dict__)
-    another.args = error.args
-    return another
+            request.finish(error=error_like(error))

@@ -3,9 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 from urllib.parse import unquote
 
 from sealpool.errors import InvalidArgument
+from sealpool.validation import MAX_URI_BYTES
+
+_MAX_PART_BYTES: Final = 255
+"""Of a path on Linux."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,10 +32,9 @@ def allowed_place(uri: str, roots: Sequence[str], *, field: str, setting: str) -
     Raises
     ------
     InvalidArgument
-        It is not below one of them, or there is none.
+        It is not below one of them, or there is none; or it can be no place.
     """
-    if not uri:
-        raise InvalidArgument(field, "is missing")
+    _check_form(uri, field)
     if not roots:
         raise InvalidArgument(field, f"no place is allowed: {setting} is empty")
     if "://" in uri:
@@ -40,6 +44,16 @@ def allowed_place(uri: str, roots: Sequence[str], *, field: str, setting: str) -
     if any(_is_below(place, root) for root in roots):
         return place
     raise InvalidArgument(field, f"{uri[:200]!r} is not below one of {setting}: {', '.join(roots)}")
+
+
+def _check_form(uri: str, field: str) -> None:
+    if not uri:
+        raise InvalidArgument(field, "is missing")
+    content = uri.encode()
+    if "\0" in uri:
+        raise InvalidArgument(field, "holds a zero byte")
+    if len(content) > MAX_URI_BYTES or max(map(len, content.split(b"/"))) > _MAX_PART_BYTES:
+        raise InvalidArgument(field, f"is over {MAX_URI_BYTES:,} bytes, or a part of it over {_MAX_PART_BYTES}")
 
 
 def _is_below(place: str, root: str) -> bool:

@@ -1,5 +1,7 @@
 """One pool: its store, its index and its candidate pools, changed together and read together."""
 
+import contextlib
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ from index_server.store.snapshots import SnapshotInfo, write_snapshot
 from index_server.store.watermarks import Watermarks
 from index_server.upkeep import PoolUpkeep
 from index_server.writing import PoolWriter
-from sealpool.errors import FailedPrecondition
+from sealpool.errors import FailedPrecondition, NotFound
 from sealpool.runtime.callers import NO_CALLER
 from sealpool.runtime.logs import Logger
 from sealpool.types import ItemId, Vectors
@@ -78,10 +80,18 @@ class Pool:
         self, state: PoolState, *, upkeep: UpkeepSettings, on_change: Callable[["Pool"], None] = lambda _: None
     ) -> None:
         self._state = state
-        self._writer = PoolWriter(state, on_change=lambda: on_change(self))
+        # No cycle of references: a pool that was deleted would keep its memory until the collector comes.
+        me = weakref.ref(self)
+
+        def changed() -> None:
+            pool = me()
+            if pool is not None:
+                on_change(pool)
+
+        writer = self._writer = PoolWriter(state, on_change=changed)
         self.upkeep = PoolUpkeep(
             state,
-            busy=lambda: self._writer.uploads > 0,
+            busy=lambda: writer.is_busy,
             patience_s=upkeep.patience_s,
             compaction_bytes=upkeep.compaction_bytes,
         )
@@ -124,19 +134,23 @@ class Pool:
             journal = Journal(directory / "candidates.sqlite")
             unless_loaded.callback(journal.close)
             campaigns = CampaignBook(journal, index.table, pool_version=store.version, limits=limits)
+            graph = PoolGraph.open(directory, index, store_version=store.version)
+            if graph is not None:
+                unless_loaded.callback(graph.close)
             state = PoolState(
                 directory,
                 spec,
                 store=store,
                 index=index,
                 campaigns=campaigns,
-                graph=PoolGraph.open(directory, index, store_version=store.version),
+                graph=graph,
                 limits=limits,
                 watermarks=watermarks,
                 log=log,
             )
+            pool = cls(state, upkeep=upkeep, on_change=on_change)
             unless_loaded.pop_all()
-        return cls(state, upkeep=upkeep, on_change=on_change)
+        return pool
 
     @classmethod
     def create(cls, directory: Path, spec: PoolSpec) -> None:
@@ -392,10 +406,11 @@ class Pool:
             table = self._state.index.table
             eligible = table.live_mask()
             version = 0
-            if campaign and campaign in self._state.campaigns.sizes():
-                view = self._state.campaigns.view(campaign, table)
-                eligible[view.labelled] = False
-                version = view.version
+            if campaign:
+                with contextlib.suppress(NotFound):  # a campaign without a candidate pool has labelled nothing here
+                    view = self._state.campaigns.view(campaign, table)
+                    eligible[view.labelled] = False
+                    version = view.version
             return self._scored(np.flatnonzero(eligible), version, model, strategy, count, positive_class, caller)
 
     def reachability(self, campaign: str, k: int, *, seed: int, caller: Caller = NO_CALLER) -> tuple[int, Reachability]:

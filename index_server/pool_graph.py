@@ -1,7 +1,10 @@
 """The neighbour graph of a pool, by rows of its index."""
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
+from weakref import WeakMethod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +20,9 @@ from index_server.ports import Rows, Scores
 from index_server.spec import GraphKind, GraphSpec, Metric
 from sealpool.runtime.callers import NO_CALLER
 from sealpool.types import Vectors
+
+_Arguments = ParamSpec("_Arguments")
+_Answer = TypeVar("_Answer")
 
 MAX_TAIL: Final = 10_000
 """Items that came since a list was made, above which it is made anew."""
@@ -39,7 +45,11 @@ class PoolGraph:
         self._key_of = self._keys_by_row(index.table.rows)
         higher = index.spec.metric.higher_is_nearer
         self._search = GraphSearch(
-            graph, search=self._search_index, score_tail=self._score_tail, higher_is_nearer=higher, max_tail=MAX_TAIL
+            graph,
+            search=_not_held(self._search_index),
+            score_tail=_not_held(self._score_tail),
+            higher_is_nearer=higher,
+            max_tail=MAX_TAIL,
         )
         self._builder = GraphBuilder(graph, self._search, max_tail=MAX_TAIL)
 
@@ -52,7 +62,11 @@ class PoolGraph:
         graph = NeighbourGraph.open(
             directory / "graph", neighbors=spec.neighbors, store_version=store_version, live_count=len(index)
         )
-        return cls(graph, index, spec)
+        with ExitStack() as unless_opened:
+            unless_opened.callback(graph.close)
+            opened = cls(graph, index, spec)
+            unless_opened.pop_all()
+        return opened
 
     @property
     def known_items(self) -> int:
@@ -128,6 +142,19 @@ class PoolGraph:
             exact = pair_scores(metric, queries[near], vectors[other][:, None, :])
             scores[near, places[other]] = exact[:, 0]
         return scores
+
+
+def _not_held(method: Callable[_Arguments, _Answer]) -> Callable[_Arguments, _Answer]:
+    """Return `method` without a reference to its object: in a cycle it would outlive its pool."""
+    weak = WeakMethod(method)
+
+    def call(*args: _Arguments.args, **more: _Arguments.kwargs) -> _Answer:
+        found = weak()
+        if found is None:
+            raise AssertionError("a neighbour graph is used by who does not hold it")
+        return found(*args, **more)
+
+    return call
 
 
 def _may_beat(metric: Metric, queries: Vectors, vectors: Vectors, bounds: Scores) -> NDArray[np.bool_]:

@@ -354,7 +354,7 @@ def _batches(first: index_pb2.UpsertRequest, others: Iterator[index_pb2.UpsertRe
         if ended:
             raise InvalidArgument("last", "another message follows the last one")
         if request.pool not in ("", first.pool):
-            raise InvalidArgument("pool", f"{request.pool!r} after {first.pool!r}: a stream is for one pool")
+            raise InvalidArgument("pool", f"{request.pool[:140]!r} after {first.pool!r}: a stream is for one pool")
         yield from_items(request.items)
         ended = request.last
     if not ended:  # what a caller who dies in the middle leaves looks to gRPC like a stream that ended

@@ -52,7 +52,7 @@ class PoolUpkeep:
         self._refusal: _Refusal | None = None
         self._turn = threading.Lock()
         self.building = ""
-        """The engine that is being built, "" for none."""
+        """The engine that is being built, or is to be once uploads have ended; "" for none."""
 
     def run(self) -> float | None:
         """Do what is due; return the seconds after which to come again, None where only a change can call for it.
@@ -78,8 +78,9 @@ class PoolUpkeep:
         with state.reading():
             due = self._due()
         if due is None:
-            self._due_since = None
+            self._due_since, self.building = None, ""
             return None
+        self.building = due.choice.kind.name
         if self._due_since is None:
             self._due_since = time.monotonic()
         waited_s = time.monotonic() - self._due_since
@@ -105,7 +106,6 @@ class PoolUpkeep:
 
     def _rebuild(self, due: Due) -> None:
         state = self._state
-        self.building = due.choice.kind.name
         rebuild = Rebuild(state.index, due, state.reading, ending=state.closing.is_set)
         done = False
         try:

@@ -10,6 +10,7 @@ import numpy as np
 
 from index_server.answers import Changed
 from index_server.candidates.state import Named
+from index_server.concurrency import error_like
 from index_server.incoming import receive
 from index_server.index import Arrivals
 from index_server.pool_state import PoolState
@@ -21,6 +22,7 @@ _HOLD_S: Final = 0.005
 """How long searches may be held up by items that enter the engine."""
 _FIRST_ROWS: Final = 128
 _MAX_ROWS: Final = 16_384
+_QUIET_S: Final = 2.0
 _GROUP_ITEMS: Final = 100_000
 """Changes are grouped up to so many items: beyond it nothing is won, and the first would wait for the last."""
 
@@ -66,11 +68,12 @@ class PoolWriter:
         self._guard = threading.Lock()
         self._waiting: deque[_Request] = deque()
         self._uploads = 0
+        self._last_upload_s = float("-inf")
 
     @property
-    def uploads(self) -> int:
-        """Uploads under way."""
-        return self._uploads
+    def is_busy(self) -> bool:
+        """Whether an upload is under way or ended a moment ago: another may follow."""
+        return self._uploads > 0 or time.monotonic() - self._last_upload_s < _QUIET_S
 
     def upsert(self, batches: Iterable[Records]) -> Changed:
         """Add items or replace them: see Pool.upsert."""
@@ -91,6 +94,7 @@ class PoolWriter:
         finally:
             with self._guard:
                 self._uploads -= 1
+                self._last_upload_s = time.monotonic()
             self._on_change()
 
     def delete(self, ids: Sequence[ItemId]) -> Changed:
@@ -127,9 +131,10 @@ class PoolWriter:
             self._state.check_open()
             self._change(group)
         except BaseException as error:
+            plain = error if isinstance(error, Exception) else RuntimeError("the commit was cut off")
             for request in group:
-                request.error = error
-            if not isinstance(error, Exception):
+                request.error = error_like(plain)
+            if plain is not error:
                 raise
 
     def _change(self, group: list[_Request]) -> None:

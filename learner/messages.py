@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import TypeVar
 
 from learner.encoders import EmbedOptions, Pooling
@@ -100,6 +101,7 @@ def read_examples(
 def read_labelled_set(requests: Iterable[learner_pb2.SelectRequest], *, limit: int) -> LabelledSet:
     """Gather the labelled and excluded ids of a Select."""
     expands: dict[ItemId, bool] = {}
+    classes: dict[ItemId, tuple[int, ...]] = {}
     excluded: list[ItemId] = []
     seen_labelled: set[str] = set()
     seen_excluded: set[str] = set()
@@ -108,10 +110,29 @@ def read_labelled_set(requests: Iterable[learner_pb2.SelectRequest], *, limit: i
         if len(request.expand_from) != len(ids):
             raise InvalidArgument("expand_from", f"has {len(request.expand_from):,} entries for {len(ids):,} ids")
         expands.update(zip(ids, request.expand_from, strict=True))
+        classes.update(_read_classes(request))
         excluded += check_ids("excluded_ids", request.excluded_ids, seen=seen_excluded)
         _check_count("labelled_ids", len(expands), limit)
         _check_count("excluded_ids", len(excluded), limit)
-    return LabelledSet(expands=expands, excluded=excluded)
+    if classes and len(classes) != len(expands):
+        raise InvalidArgument("label_counts", f"are given for {len(classes):,} of {len(expands):,} labelled ids")
+    return LabelledSet(expands=expands, excluded=excluded, classes=classes)
+
+
+def _read_classes(request: learner_pb2.SelectRequest) -> dict[ItemId, tuple[int, ...]]:
+    if not request.label_counts and not request.labels:
+        return {}
+    if len(request.label_counts) != len(request.labelled_ids):
+        problem = f"has {len(request.label_counts):,} entries for {len(request.labelled_ids):,} ids"
+        raise InvalidArgument("label_counts", problem)
+    ends = list(accumulate(request.label_counts))
+    if (ends[-1] if ends else 0) != len(request.labels):
+        raise InvalidArgument("labels", f"has {len(request.labels):,} entries, not what label_counts add up to")
+    labels = list(request.labels)
+    return {
+        ItemId(item_id): tuple(labels[end - number : end])
+        for item_id, number, end in zip(request.labelled_ids, request.label_counts, ends, strict=True)
+    }
 
 
 def _check_count(field: str, count: int, limit: int) -> None:

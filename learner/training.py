@@ -145,7 +145,7 @@ class Trainer:
             fingerprint=mark,
             examples_digest=_digest([examples.ids[row] for row in found.rows]),
             class_counts=tuple(class_counts(order.problem, targets).tolist()),
-            pool=order.pool,
+            pool=pool.spec.name,
             pool_version=pool.version,
             dimension=pool.spec.dimension,
             examples=len(found.rows),

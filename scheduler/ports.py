@@ -62,6 +62,8 @@ class Learner(Protocol):
         labelled_ids: Sequence[ItemId],
         expand_from: Sequence[bool],
         excluded_ids: Sequence[ItemId],
+        *,
+        classes: Sequence[Sequence[int]] = (),
     ) -> learner_pb2.SelectResponse:
-        """Pick the round's batch. `expand_from` is parallel to `labelled_ids`."""
+        """Pick the round's batch. `expand_from` and `classes` are parallel to `labelled_ids`."""
         ...

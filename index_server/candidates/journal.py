@@ -4,7 +4,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -85,13 +85,15 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        with full_disk_is_exhaustion("the candidates", path.parent), _as_os_error():
+        with ExitStack() as undo, full_disk_is_exhaustion("the candidates", path.parent), _as_os_error():
             self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            undo.callback(self._connection.close)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             _check_format(self._connection, path)
             self._connection.executescript(_SCHEMA)
-        sync_directory(path.parent)
+            sync_directory(path.parent)
+            undo.pop_all()
 
     def close(self) -> None:
         """Close the file."""

@@ -343,7 +343,8 @@ class CandidatePool:
         fresh = entries[new]
         self._entries.standing[fresh] = Standing.CANDIDATE
         self._entries.spans[fresh] = change.version
-        self._entries.sources[fresh] = self._entries.find(change.sources[new])
+        sources, places = np.unique(change.sources[new], return_inverse=True)  # few bring many
+        self._entries.sources[fresh] = self._entries.find(sources)[places]
         self._entries.scores[fresh] = change.scores[new]
         self._entries.to_end(entries)  # a replaced item goes to the end
         self._size += len(fresh)

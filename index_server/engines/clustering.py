@@ -17,8 +17,11 @@ from sealpool.types import Vectors
 DEFAULT_PROBES: Final = 32
 POINTS_A_LIST: Final = 39
 """Below this many training points a cluster FAISS warns that the clusters are poor."""
-_SAMPLE_A_LIST: Final = 256
-"""FAISS's own cap; more points a cluster cost time and hardly move it."""
+_SAMPLE_A_LIST: Final = 64
+_ITERATIONS: Final = 8
+"""FAISS takes up to 256 points a cluster and 25 iterations, seven times as long: 55 s instead of 7.6 s for 200,000 × 256
+of 24 true dimensions, for a recall of .599 instead of .582 (32 of 1,789 clusters); 17.8 s instead of 9.1 s for a mixture
+of 1,000 Gaussians, where both find all. Searching wider, which `tune` does, costs less."""
 
 
 def lists_for(items: int, options: EngineOptions) -> int:
@@ -47,6 +50,7 @@ def train_centroids(request: BuildRequest, sample: Vectors) -> Vectors:
     parameters.seed = request.seed
     parameters.spherical = metric == faiss.METRIC_INNER_PRODUCT
     parameters.min_points_per_centroid = 1
+    parameters.niter = _ITERATIONS
     set_threads(request.threads)
     clustering = faiss.Clustering(request.dimension, lists, parameters)
     clustering.train(sample, faiss.IndexFlat(request.dimension, metric))

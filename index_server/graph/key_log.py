@@ -5,7 +5,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -80,10 +80,14 @@ class KeyLog:
         self._lock = threading.Lock()
         with self._errors():
             self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode = TRUNCATE")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.executescript(_SCHEMA)
-        sync_directory(path.parent)
+        with ExitStack() as undo:
+            undo.callback(self._connection.close)
+            with self._errors():
+                self._connection.execute("PRAGMA journal_mode = TRUNCATE")
+                self._connection.execute("PRAGMA synchronous = FULL")
+                self._connection.executescript(_SCHEMA)
+            sync_directory(path.parent)
+            undo.pop_all()
 
     @property
     def size_bytes(self) -> int:

@@ -44,7 +44,10 @@ class NeighbourLists:
     def __init__(self, stem: Path, *, width: int) -> None:
         self.width = width
         self._lists = _MappedArray(stem.with_suffix(".lists"), _list_type(width))
-        self._marks = _MappedArray(stem.with_suffix(".marks"), _MARK)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._lists.close)
+            self._marks = _MappedArray(stem.with_suffix(".marks"), _MARK)
+            undo.pop_all()
         self._lock = threading.Lock()
 
     @property

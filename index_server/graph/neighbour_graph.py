@@ -184,10 +184,13 @@ def _tidied(log: KeyLog, directory: Path, numbering: Numbering, width: int) -> t
     """Return the lists and the numbering, renumbered if most keys are dead, its events folded if they are many."""
     lists = _lists_of(directory, numbering.generation, width)
     dead = int(np.count_nonzero(numbering.retired))
-    if dead > max(_MIN_DEAD_KEYS, len(numbering.retired) // 2):
-        return _renumbered(log, directory, lists, numbering)
-    if numbering.events > _MAX_EVENTS:
-        log.rebase(numbering)
+    with contextlib.ExitStack() as undo:
+        undo.callback(lists.close)
+        if dead > max(_MIN_DEAD_KEYS, len(numbering.retired) // 2):
+            return _renumbered(log, directory, lists, numbering)
+        if numbering.events > _MAX_EVENTS:
+            log.rebase(numbering)
+        undo.pop_all()
     return lists, numbering
 
 
@@ -205,9 +208,8 @@ def _renumbered(
         reach("index.graph.before_renumbering")
         log.rebase(other)  # the one step at which the new keys and their lists count, and the old ones do not
         reach("index.graph.after_renumbering")
+        _remove_lists(directory, but=_stem(other.generation, lists.width))
         undo.pop_all()
-    lists.close()
-    _remove_lists(directory, but=_stem(other.generation, lists.width))
     return copied, other
 
 

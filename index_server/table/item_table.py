@@ -1,9 +1,10 @@
 """The table of a pool's items."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from operator import eq
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from index_server.table.hash_index import MAX_NUMBERS, Hashes, HashIndex
 from sealpool.errors import NotFound, ResourceExhausted
 from sealpool.types import ItemId
 
+_Number = TypeVar("_Number", bound=np.generic)
 _COPIED_ROWS: Final = 65_536
 
 
@@ -35,13 +37,21 @@ class ItemTable:
         self._index = HashIndex()
         self._live = Column(np.bool_, directory=None)
         self._live_count = 0
-        self._addresses = Column(np.uint64, directory=directory)
-        self._lengths = Column(np.float32, directory=directory)
-        self._ends = Column(np.int64, directory=directory)
-        """Where each id ends in `_text`. One more than there are rows: the first begins at 0."""
-        self._text = Column(np.uint8, directory=directory)
+        with ExitStack() as unless_made:
+
+            def column(dtype: type[_Number]) -> Column[_Number]:
+                made = Column(dtype, directory=directory)
+                unless_made.callback(made.close)
+                return made
+
+            self._addresses = column(np.uint64)
+            self._lengths = column(np.float32)
+            self._ends = column(np.int64)
+            """Where each id ends in `_text`. One more than there are rows: the first begins at 0."""
+            self._text = column(np.uint8)
+            self._ends.extend(1)
+            unless_made.pop_all()
         self._directory = directory
-        self._ends.extend(1)
 
     def __len__(self) -> int:
         return self._live_count
@@ -64,16 +74,11 @@ class ItemTable:
     def append(self, ids: Sequence[ItemId] | pa.Array, addresses: Addresses, lengths: NDArray[np.float32]) -> Rows:
         """Give the next rows to `ids`. An id that has a row already must have been retired before.
 
-        `lengths` (n,) are the norms of their vectors as stored, which an index of unit vectors has lost.
-
-        Raises
-        ------
-        ResourceExhausted
-            There are 2³² rows.
+        `lengths` (n,) are the norms of their vectors as stored, which an index of unit vectors has lost. Raises as
+        `reserve`.
         """
+        self._check_count(len(ids))
         first = self.rows
-        if first + len(ids) > MAX_NUMBERS:
-            raise ResourceExhausted(f"{first + len(ids):,} rows in one pool", limit=MAX_NUMBERS, setting="max_items")
         hashes = _hashes(ids.to_pylist() if isinstance(ids, pa.Array) else ids)
         self._append_text(ids)
         self._addresses.extend(len(ids))[:] = addresses
@@ -85,7 +90,16 @@ class ItemTable:
         return rows
 
     def reserve(self, count: int, *, text_bytes: int) -> None:
-        """Take the disk that the next `count` items will need, and `text_bytes` of ids; raise OSError if it is full."""
+        """Take the disk that the next `count` items will need, and `text_bytes` of ids.
+
+        Raises
+        ------
+        OSError
+            The disk is full.
+        ResourceExhausted
+            There are 2³² rows.
+        """
+        self._check_count(count)
         for column in (self._addresses, self._lengths, self._ends, self._live):
             column.reserve(count)
         self._text.reserve(text_bytes)
@@ -184,6 +198,12 @@ class ItemTable:
         """Give back the disk of the columns. They may still be read by who has them."""
         for column in (self._addresses, self._lengths, self._ends, self._text):
             column.close()
+
+    def _check_count(self, more: int) -> None:
+        if self.rows + more > MAX_NUMBERS:
+            raise ResourceExhausted(
+                f"{self.rows + more:,} rows in one pool", limit=MAX_NUMBERS, setting="the size of a pool"
+            )
 
     def _append_text(self, ids: Sequence[ItemId] | pa.Array) -> None:
         strings = ids if isinstance(ids, pa.Array) else pa.array(ids, pa.large_string())

@@ -182,7 +182,9 @@ class Phases:
         expanding = expanding_classes_of(job.spec)
         expand_from = [expanding is None or not expanding.isdisjoint(classes) for classes in labelled.values()]
         excluded = [item for item in self._handed_out(job) if item not in labelled]
-        return self._learner.select(header, list(labelled), expand_from, excluded)
+        return self._learner.select(
+            header, list(labelled), expand_from, excluded, classes=[sorted(classes) for classes in labelled.values()]
+        )
 
     def _sample(self, job: RoundJob) -> learner_pb2.SelectResponse:
         """Draw the batch without a model: the seed set, or what helps out while the labels cannot train one."""

@@ -149,7 +149,10 @@ class CampaignService:
     def _check_pools(self, spec: scheduler_pb2.CampaignSpec) -> index_pb2.Pool:
         pool = self._pool("spec.pool", spec.pool)
         if spec.evaluation_pool:
-            held_out = self._pool("spec.evaluation_pool", spec.evaluation_pool).spec.dimension
+            held_out_pool = self._pool("spec.evaluation_pool", spec.evaluation_pool)
+            held_out = held_out_pool.spec.dimension
+            if held_out_pool.spec.name == pool.spec.name:  # by an alias, perhaps
+                raise InvalidArgument("spec.evaluation_pool", f"is the same pool as {spec.pool!r}")
             # 0: a pool that cannot be read does not say. It may be mended before the first round.
             if held_out not in (0, pool.spec.dimension):
                 raise InvalidArgument(

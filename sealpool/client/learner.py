@@ -71,15 +71,24 @@ class LearnerClient(Connection):
         labelled_ids: Sequence[ItemId],
         expand_from: Sequence[bool],
         excluded_ids: Sequence[ItemId],
+        *,
+        classes: Sequence[Sequence[int]] = (),
     ) -> learner_pb2.SelectResponse:
-        """Pick the batch of a round; `expand_from` is parallel to `labelled_ids`."""
+        """Pick the batch of a round.
+
+        `expand_from`, and `classes` where the policy needs them (anchoral), are parallel to `labelled_ids`.
+        """
         step = self.options.chunk_ids
 
         def requests() -> Iterator[learner_pb2.SelectRequest]:
             yield learner_pb2.SelectRequest(header=header)
             for start in range(0, len(labelled_ids), step):
+                some = classes[start : start + step]
                 yield learner_pb2.SelectRequest(
-                    labelled_ids=labelled_ids[start : start + step], expand_from=expand_from[start : start + step]
+                    labelled_ids=labelled_ids[start : start + step],
+                    expand_from=expand_from[start : start + step],
+                    label_counts=[len(of_item) for of_item in some],
+                    labels=[label for of_item in some for label in of_item],
                 )
             for start in range(0, len(excluded_ids), step):
                 yield learner_pb2.SelectRequest(excluded_ids=excluded_ids[start : start + step])

@@ -364,9 +364,11 @@ class Pool(_message.Message):
     recall: _builtins.float
     """Measured on a sample after the last build, at k = 100; 1 for an exact engine."""
     building: _builtins.str
-    """The engine that is being built in the background, "" for none."""
+    """The engine that is being built in the background, or is to be once uploads have ended;"""
     graph_items: _builtins.int
-    """Items whose neighbours are known in the neighbour graph."""
+    """"" for none.
+    Items whose neighbours are known in the neighbour graph.
+    """
     read_only: _builtins.bool
     loaded_share: _builtins.float
     """While LOADING: how far, 0 to 1."""

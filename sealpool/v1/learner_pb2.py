@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from sealpool.v1 import common_pb2 as sealpool_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19sealpool/v1/learner.proto\x12\x0bsealpool.v1\x1a\x18sealpool/v1/common.proto\"\xa7\x01\n\x0bTrainHeader\x12\x10\n\x08\x63\x61mpaign\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0c\n\x04pool\x18\x03 \x01(\t\x12#\n\x04task\x18\x04 \x01(\x0e\x32\x15.sealpool.v1.TaskKind\x12\x0f\n\x07\x63lasses\x18\x05 \x03(\t\x12%\n\x05model\x18\x06 \x01(\x0b\x32\x16.sealpool.v1.ModelSpec\x12\x0c\n\x04seed\x18\x07 \x01(\x04\"f\n\x0cTrainRequest\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.sealpool.v1.TrainHeader\x12,\n\x08\x65xamples\x18\x02 \x01(\x0b\x32\x1a.sealpool.v1.LabelledBatch\"s\n\rTrainResponse\x12.\n\x08progress\x18\x01 \x01(\x0b\x32\x1a.sealpool.v1.TrainProgressH\x00\x12*\n\x06result\x18\x02 \x01(\x0b\x32\x18.sealpool.v1.TrainResultH\x00\x42\x06\n\x04part\"0\n\rTrainProgress\x12\x11\n\titeration\x18\x01 \x01(\r\x12\x0c\n\x04loss\x18\x02 \x01(\x01\"\xaf\x01\n\x0bTrainResult\x12\x10\n\x08\x65xamples\x18\x01 \x01(\r\x12\x0f\n\x07missing\x18\x02 \x01(\r\x12\x12\n\niterations\x18\x03 \x01(\r\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x15\n\rtrain_seconds\x18\x05 \x01(\x01\x12\x15\n\rfetch_seconds\x18\x06 \x01(\x01\x12\x17\n\x0f\x66rom_checkpoint\x18\x07 \x01(\x08\x12\x14\n\x0cpool_version\x18\x08 \x01(\x04\"\xdf\x01\n\x0cSelectHeader\x12\x10\n\x08\x63\x61mpaign\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0c\n\x04pool\x18\x03 \x01(\t\x12+\n\x08strategy\x18\x04 \x01(\x0b\x32\x19.sealpool.v1.StrategySpec\x12\'\n\x06policy\x18\x05 \x01(\x0b\x32\x17.sealpool.v1.PolicySpec\x12\x12\n\nbatch_size\x18\x06 \x01(\r\x12\x13\n\x0b\x65xploration\x18\x07 \x01(\x01\x12\x13\n\x0b\x66ill_random\x18\x08 \x01(\x08\x12\x0c\n\x04seed\x18\t \x01(\x04\"{\n\rSelectRequest\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x19.sealpool.v1.SelectHeader\x12\x14\n\x0clabelled_ids\x18\x02 \x03(\t\x12\x13\n\x0b\x65xpand_from\x18\x03 \x03(\x08\x12\x14\n\x0c\x65xcluded_ids\x18\x04 \x03(\t\"\xd0\x01\n\x0eSelectResponse\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\x0e\n\x06scores\x18\x02 \x03(\x01\x12(\n\x07origins\x18\x03 \x03(\x0e\x32\x17.sealpool.v1.PickOrigin\x12\x32\n\ncandidates\x18\x04 \x01(\x0b\x32\x1e.sealpool.v1.CandidatePoolInfo\x12\x16\n\x0e\x65xpand_seconds\x18\x05 \x01(\x01\x12\x15\n\rscore_seconds\x18\x06 \x01(\x01\x12\x14\n\x0cpool_version\x18\x07 \x01(\x04\"\xd5\x01\n\x0ePredictRequest\x12\x10\n\x08\x63\x61mpaign\x18\x01 \x01(\t\x12\x12\n\x05round\x18\x02 \x01(\rH\x01\x88\x01\x01\x12%\n\x05items\x18\x03 \x01(\x0b\x32\x14.sealpool.v1.ItemIdsH\x00\x12&\n\x07vectors\x18\x04 \x01(\x0b\x32\x13.sealpool.v1.MatrixH\x00\x12,\n\nwhole_pool\x18\x05 \x01(\x0b\x32\x16.sealpool.v1.WholePoolH\x00\x12\x0c\n\x04pool\x18\x06 \x01(\tB\x08\n\x06sourceB\x08\n\x06_round\"\x16\n\x07ItemIds\x12\x0b\n\x03ids\x18\x01 \x03(\t\"\x0b\n\tWholePool\"\x80\x01\n\x0fPredictResponse\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12*\n\rprobabilities\x18\x02 \x01(\x0b\x32\x13.sealpool.v1.Matrix\x12\x0f\n\x07\x63lasses\x18\x03 \x03(\t\x12\r\n\x05round\x18\x04 \x01(\r\x12\x14\n\x0cpool_version\x18\x05 \x01(\x04\"?\n\x0e\x45valuateHeader\x12\x10\n\x08\x63\x61mpaign\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0c\n\x04pool\x18\x03 \x01(\t\"l\n\x0f\x45valuateRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x1b.sealpool.v1.EvaluateHeader\x12,\n\x08\x65xamples\x18\x02 \x01(\x0b\x32\x1a.sealpool.v1.LabelledBatch\"q\n\x10\x45valuateResponse\x12%\n\x07quality\x18\x01 \x01(\x0b\x32\x14.sealpool.v1.Quality\x12\x0f\n\x07missing\x18\x02 \x01(\r\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\x12\x14\n\x0cpool_version\x18\x04 \x01(\x04\"l\n\x0b\x45mbedHeader\x12\x0f\n\x07\x65ncoder\x18\x01 \x01(\t\x12%\n\x07pooling\x18\x02 \x01(\x0e\x32\x14.sealpool.v1.Pooling\x12\x11\n\tnormalize\x18\x03 \x01(\x08\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\"G\n\x0c\x45mbedRequest\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.sealpool.v1.EmbedHeader\x12\r\n\x05texts\x18\x02 \x03(\t\"5\n\rEmbedResponse\x12$\n\x07vectors\x18\x01 \x01(\x0b\x32\x13.sealpool.v1.Matrix*E\n\x07Pooling\x12\x17\n\x13POOLING_UNSPECIFIED\x10\x00\x12\x10\n\x0cPOOLING_MEAN\x10\x01\x12\x0f\n\x0bPOOLING_CLS\x10\x02\x32\xf0\x02\n\x0eLearnerService\x12\x42\n\x05Train\x12\x19.sealpool.v1.TrainRequest\x1a\x1a.sealpool.v1.TrainResponse(\x01\x30\x01\x12\x43\n\x06Select\x12\x1a.sealpool.v1.SelectRequest\x1a\x1b.sealpool.v1.SelectResponse(\x01\x12\x46\n\x07Predict\x12\x1b.sealpool.v1.PredictRequest\x1a\x1c.sealpool.v1.PredictResponse0\x01\x12I\n\x08\x45valuate\x12\x1c.sealpool.v1.EvaluateRequest\x1a\x1d.sealpool.v1.EvaluateResponse(\x01\x12\x42\n\x05\x45mbed\x12\x19.sealpool.v1.EmbedRequest\x1a\x1a.sealpool.v1.EmbedResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19sealpool/v1/learner.proto\x12\x0bsealpool.v1\x1a\x18sealpool/v1/common.proto\"\xa7\x01\n\x0bTrainHeader\x12\x10\n\x08\x63\x61mpaign\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0c\n\x04pool\x18\x03 \x01(\t\x12#\n\x04task\x18\x04 \x01(\x0e\x32\x15.sealpool.v1.TaskKind\x12\x0f\n\x07\x63lasses\x18\x05 \x03(\t\x12%\n\x05model\x18\x06 \x01(\x0b\x32\x16.sealpool.v1.ModelSpec\x12\x0c\n\x04seed\x18\x07 \x01(\x04\"f\n\x0cTrainRequest\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.sealpool.v1.TrainHeader\x12,\n\x08\x65xamples\x18\x02 \x01(\x0b\x32\x1a.sealpool.v1.LabelledBatch\"s\n\rTrainResponse\x12.\n\x08progress\x18\x01 \x01(\x0b\x32\x1a.sealpool.v1.TrainProgressH\x00\x12*\n\x06result\x18\x02 \x01(\x0b\x32\x18.sealpool.v1.TrainResultH\x00\x42\x06\n\x04part\"0\n\rTrainProgress\x12\x11\n\titeration\x18\x01 \x01(\r\x12\x0c\n\x04loss\x18\x02 \x01(\x01\"\xaf\x01\n\x0bTrainResult\x12\x10\n\x08\x65xamples\x18\x01 \x01(\r\x12\x0f\n\x07missing\x18\x02 \x01(\r\x12\x12\n\niterations\x18\x03 \x01(\r\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x15\n\rtrain_seconds\x18\x05 \x01(\x01\x12\x15\n\rfetch_seconds\x18\x06 \x01(\x01\x12\x17\n\x0f\x66rom_checkpoint\x18\x07 \x01(\x08\x12\x14\n\x0cpool_version\x18\x08 \x01(\x04\"\xdf\x01\n\x0cSelectHeader\x12\x10\n\x08\x63\x61mpaign\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0c\n\x04pool\x18\x03 \x01(\t\x12+\n\x08strategy\x18\x04 \x01(\x0b\x32\x19.sealpool.v1.StrategySpec\x12\'\n\x06policy\x18\x05 \x01(\x0b\x32\x17.sealpool.v1.PolicySpec\x12\x12\n\nbatch_size\x18\x06 \x01(\r\x12\x13\n\x0b\x65xploration\x18\x07 \x01(\x01\x12\x13\n\x0b\x66ill_random\x18\x08 \x01(\x08\x12\x0c\n\x04seed\x18\t \x01(\x04\"\xa1\x01\n\rSelectRequest\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x19.sealpool.v1.SelectHeader\x12\x14\n\x0clabelled_ids\x18\x02 \x03(\t\x12\x13\n\x0b\x65xpand_from\x18\x03 \x03(\x08\x12\x14\n\x0c\x65xcluded_ids\x18\x04 \x03(\t\x12\x14\n\x0clabel_counts\x18\x05 \x03(\r\x12\x0e\n\x06labels\x18\x06 \x03(\r\"\xd0\x01\n\x0eSelectResponse\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\x0e\n\x06scores\x18\x02 \x03(\x01\x12(\n\x07origins\x18\x03 \x03(\x0e\x32\x17.sealpool.v1.PickOrigin\x12\x32\n\ncandidates\x18\x04 \x01(\x0b\x32\x1e.sealpool.v1.CandidatePoolInfo\x12\x16\n\x0e\x65xpand_seconds\x18\x05 \x01(\x01\x12\x15\n\rscore_seconds\x18\x06 \x01(\x01\x12\x14\n\x0cpool_version\x18\x07 \x01(\x04\"\xd5\x01\n\x0ePredictRequest\x12\x10\n\x08\x63\x61mpaign\x18\x01 \x01(\t\x12\x12\n\x05round\x18\x02 \x01(\rH\x01\x88\x01\x01\x12%\n\x05items\x18\x03 \x01(\x0b\x32\x14.sealpool.v1.ItemIdsH\x00\x12&\n\x07vectors\x18\x04 \x01(\x0b\x32\x13.sealpool.v1.MatrixH\x00\x12,\n\nwhole_pool\x18\x05 \x01(\x0b\x32\x16.sealpool.v1.WholePoolH\x00\x12\x0c\n\x04pool\x18\x06 \x01(\tB\x08\n\x06sourceB\x08\n\x06_round\"\x16\n\x07ItemIds\x12\x0b\n\x03ids\x18\x01 \x03(\t\"\x0b\n\tWholePool\"\x80\x01\n\x0fPredictResponse\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12*\n\rprobabilities\x18\x02 \x01(\x0b\x32\x13.sealpool.v1.Matrix\x12\x0f\n\x07\x63lasses\x18\x03 \x03(\t\x12\r\n\x05round\x18\x04 \x01(\r\x12\x14\n\x0cpool_version\x18\x05 \x01(\x04\"?\n\x0e\x45valuateHeader\x12\x10\n\x08\x63\x61mpaign\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0c\n\x04pool\x18\x03 \x01(\t\"l\n\x0f\x45valuateRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x1b.sealpool.v1.EvaluateHeader\x12,\n\x08\x65xamples\x18\x02 \x01(\x0b\x32\x1a.sealpool.v1.LabelledBatch\"q\n\x10\x45valuateResponse\x12%\n\x07quality\x18\x01 \x01(\x0b\x32\x14.sealpool.v1.Quality\x12\x0f\n\x07missing\x18\x02 \x01(\r\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\x12\x14\n\x0cpool_version\x18\x04 \x01(\x04\"l\n\x0b\x45mbedHeader\x12\x0f\n\x07\x65ncoder\x18\x01 \x01(\t\x12%\n\x07pooling\x18\x02 \x01(\x0e\x32\x14.sealpool.v1.Pooling\x12\x11\n\tnormalize\x18\x03 \x01(\x08\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\"G\n\x0c\x45mbedRequest\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.sealpool.v1.EmbedHeader\x12\r\n\x05texts\x18\x02 \x03(\t\"5\n\rEmbedResponse\x12$\n\x07vectors\x18\x01 \x01(\x0b\x32\x13.sealpool.v1.Matrix*E\n\x07Pooling\x12\x17\n\x13POOLING_UNSPECIFIED\x10\x00\x12\x10\n\x0cPOOLING_MEAN\x10\x01\x12\x0f\n\x0bPOOLING_CLS\x10\x02\x32\xf0\x02\n\x0eLearnerService\x12\x42\n\x05Train\x12\x19.sealpool.v1.TrainRequest\x1a\x1a.sealpool.v1.TrainResponse(\x01\x30\x01\x12\x43\n\x06Select\x12\x1a.sealpool.v1.SelectRequest\x1a\x1b.sealpool.v1.SelectResponse(\x01\x12\x46\n\x07Predict\x12\x1b.sealpool.v1.PredictRequest\x1a\x1c.sealpool.v1.PredictResponse0\x01\x12I\n\x08\x45valuate\x12\x1c.sealpool.v1.EvaluateRequest\x1a\x1d.sealpool.v1.EvaluateResponse(\x01\x12\x42\n\x05\x45mbed\x12\x19.sealpool.v1.EmbedRequest\x1a\x1a.sealpool.v1.EmbedResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sealpool.v1.learner_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_POOLING']._serialized_start=2161
-  _globals['_POOLING']._serialized_end=2230
+  _globals['_POOLING']._serialized_start=2200
+  _globals['_POOLING']._serialized_end=2269
   _globals['_TRAINHEADER']._serialized_start=69
   _globals['_TRAINHEADER']._serialized_end=236
   _globals['_TRAINREQUEST']._serialized_start=238
@@ -46,30 +46,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAINRESULT']._serialized_end=685
   _globals['_SELECTHEADER']._serialized_start=688
   _globals['_SELECTHEADER']._serialized_end=911
-  _globals['_SELECTREQUEST']._serialized_start=913
-  _globals['_SELECTREQUEST']._serialized_end=1036
-  _globals['_SELECTRESPONSE']._serialized_start=1039
-  _globals['_SELECTRESPONSE']._serialized_end=1247
-  _globals['_PREDICTREQUEST']._serialized_start=1250
-  _globals['_PREDICTREQUEST']._serialized_end=1463
-  _globals['_ITEMIDS']._serialized_start=1465
-  _globals['_ITEMIDS']._serialized_end=1487
-  _globals['_WHOLEPOOL']._serialized_start=1489
-  _globals['_WHOLEPOOL']._serialized_end=1500
-  _globals['_PREDICTRESPONSE']._serialized_start=1503
-  _globals['_PREDICTRESPONSE']._serialized_end=1631
-  _globals['_EVALUATEHEADER']._serialized_start=1633
-  _globals['_EVALUATEHEADER']._serialized_end=1696
-  _globals['_EVALUATEREQUEST']._serialized_start=1698
-  _globals['_EVALUATEREQUEST']._serialized_end=1806
-  _globals['_EVALUATERESPONSE']._serialized_start=1808
-  _globals['_EVALUATERESPONSE']._serialized_end=1921
-  _globals['_EMBEDHEADER']._serialized_start=1923
-  _globals['_EMBEDHEADER']._serialized_end=2031
-  _globals['_EMBEDREQUEST']._serialized_start=2033
-  _globals['_EMBEDREQUEST']._serialized_end=2104
-  _globals['_EMBEDRESPONSE']._serialized_start=2106
-  _globals['_EMBEDRESPONSE']._serialized_end=2159
-  _globals['_LEARNERSERVICE']._serialized_start=2233
-  _globals['_LEARNERSERVICE']._serialized_end=2601
+  _globals['_SELECTREQUEST']._serialized_start=914
+  _globals['_SELECTREQUEST']._serialized_end=1075
+  _globals['_SELECTRESPONSE']._serialized_start=1078
+  _globals['_SELECTRESPONSE']._serialized_end=1286
+  _globals['_PREDICTREQUEST']._serialized_start=1289
+  _globals['_PREDICTREQUEST']._serialized_end=1502
+  _globals['_ITEMIDS']._serialized_start=1504
+  _globals['_ITEMIDS']._serialized_end=1526
+  _globals['_WHOLEPOOL']._serialized_start=1528
+  _globals['_WHOLEPOOL']._serialized_end=1539
+  _globals['_PREDICTRESPONSE']._serialized_start=1542
+  _globals['_PREDICTRESPONSE']._serialized_end=1670
+  _globals['_EVALUATEHEADER']._serialized_start=1672
+  _globals['_EVALUATEHEADER']._serialized_end=1735
+  _globals['_EVALUATEREQUEST']._serialized_start=1737
+  _globals['_EVALUATEREQUEST']._serialized_end=1845
+  _globals['_EVALUATERESPONSE']._serialized_start=1847
+  _globals['_EVALUATERESPONSE']._serialized_end=1960
+  _globals['_EMBEDHEADER']._serialized_start=1962
+  _globals['_EMBEDHEADER']._serialized_end=2070
+  _globals['_EMBEDREQUEST']._serialized_start=2072
+  _globals['_EMBEDREQUEST']._serialized_end=2143
+  _globals['_EMBEDRESPONSE']._serialized_start=2145
+  _globals['_EMBEDRESPONSE']._serialized_end=2198
+  _globals['_LEARNERSERVICE']._serialized_start=2272
+  _globals['_LEARNERSERVICE']._serialized_end=2640
 # @@protoc_insertion_point(module_scope)

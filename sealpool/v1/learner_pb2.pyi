@@ -267,6 +267,8 @@ class SelectRequest(_message.Message):
     LABELLED_IDS_FIELD_NUMBER: _builtins.int
     EXPAND_FROM_FIELD_NUMBER: _builtins.int
     EXCLUDED_IDS_FIELD_NUMBER: _builtins.int
+    LABEL_COUNTS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def header(self) -> Global___SelectHeader:
         """In the first message, and only there."""
@@ -283,6 +285,14 @@ class SelectRequest(_message.Message):
     def excluded_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Never picked: handed out and not labelled yet, or held out."""
 
+    @_builtins.property
+    def label_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The classes of labelled_ids, which the policy anchoral needs: item i has the next label_counts[i] entries of
+        `labels`. Parallel to labelled_ids, or, in all messages, empty.
+        """
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -290,10 +300,12 @@ class SelectRequest(_message.Message):
         labelled_ids: _abc.Iterable[_builtins.str] | None = ...,
         expand_from: _abc.Iterable[_builtins.bool] | None = ...,
         excluded_ids: _abc.Iterable[_builtins.str] | None = ...,
+        label_counts: _abc.Iterable[_builtins.int] | None = ...,
+        labels: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["excluded_ids", b"excluded_ids", "expand_from", b"expand_from", "header", b"header", "labelled_ids", b"labelled_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["excluded_ids", b"excluded_ids", "expand_from", b"expand_from", "header", b"header", "label_counts", b"label_counts", "labelled_ids", b"labelled_ids", "labels", b"labels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

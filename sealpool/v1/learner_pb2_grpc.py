@@ -79,12 +79,14 @@ class LearnerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Select(self, request_iterator, context):
-        """Pick the batch of a round: tell the index server what is labelled, take the candidates' vectors that are new,
+        """Pick the batch of a round, all of it in one pool, also where an alias is given to another pool meanwhile: the pool
+        that the model was trained on. Tell the index server what is labelled, take the candidates' vectors that are new,
         score all candidates with the checkpoint of (campaign, round), and return the best. Repeated with the same
         request on the same pool it returns the same picks.
         NOT_FOUND: no such pool; no checkpoint of that round (train first). INVALID_ARGUMENT: header missing or not
-        first, an unknown strategy or policy, batch_size 0 or over max_batch, exploration outside [0, 1], a
-        positive_class that the model does not know. FAILED_PRECONDITION: the pool is empty.
+        first, an unknown strategy or policy, growth after each pick of a policy that cannot, batch_size 0 or over
+        max_batch, exploration outside [0, 1], a positive_class that the model does not know, classes of some of the
+        labelled ids alone. FAILED_PRECONDITION: the pool is empty.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,12 +44,14 @@ class LearnerServiceStub:
     left, or fewer than two classes among them (multi-label: no class with both a positive and a negative).
     """
     Select: _grpc.StreamUnaryMultiCallable[_learner_pb2.SelectRequest, _learner_pb2.SelectResponse]
-    """Pick the batch of a round: tell the index server what is labelled, take the candidates' vectors that are new,
+    """Pick the batch of a round, all of it in one pool, also where an alias is given to another pool meanwhile: the pool
+    that the model was trained on. Tell the index server what is labelled, take the candidates' vectors that are new,
     score all candidates with the checkpoint of (campaign, round), and return the best. Repeated with the same
     request on the same pool it returns the same picks.
     NOT_FOUND: no such pool; no checkpoint of that round (train first). INVALID_ARGUMENT: header missing or not
-    first, an unknown strategy or policy, batch_size 0 or over max_batch, exploration outside [0, 1], a
-    positive_class that the model does not know. FAILED_PRECONDITION: the pool is empty.
+    first, an unknown strategy or policy, growth after each pick of a policy that cannot, batch_size 0 or over
+    max_batch, exploration outside [0, 1], a positive_class that the model does not know, classes of some of the
+    labelled ids alone. FAILED_PRECONDITION: the pool is empty.
     """
     Predict: _grpc.UnaryStreamMultiCallable[_learner_pb2.PredictRequest, _learner_pb2.PredictResponse]
     """Class probabilities of items, in bounded chunks.
@@ -81,12 +83,14 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
     left, or fewer than two classes among them (multi-label: no class with both a positive and a negative).
     """
     Select: _aio.StreamUnaryMultiCallable[_learner_pb2.SelectRequest, _learner_pb2.SelectResponse]  # type: ignore[assignment]
-    """Pick the batch of a round: tell the index server what is labelled, take the candidates' vectors that are new,
+    """Pick the batch of a round, all of it in one pool, also where an alias is given to another pool meanwhile: the pool
+    that the model was trained on. Tell the index server what is labelled, take the candidates' vectors that are new,
     score all candidates with the checkpoint of (campaign, round), and return the best. Repeated with the same
     request on the same pool it returns the same picks.
     NOT_FOUND: no such pool; no checkpoint of that round (train first). INVALID_ARGUMENT: header missing or not
-    first, an unknown strategy or policy, batch_size 0 or over max_batch, exploration outside [0, 1], a
-    positive_class that the model does not know. FAILED_PRECONDITION: the pool is empty.
+    first, an unknown strategy or policy, growth after each pick of a policy that cannot, batch_size 0 or over
+    max_batch, exploration outside [0, 1], a positive_class that the model does not know, classes of some of the
+    labelled ids alone. FAILED_PRECONDITION: the pool is empty.
     """
     Predict: _aio.UnaryStreamMultiCallable[_learner_pb2.PredictRequest, _learner_pb2.PredictResponse]  # type: ignore[assignment]
     """Class probabilities of items, in bounded chunks.
@@ -127,12 +131,14 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_learner_pb2.SelectRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_learner_pb2.SelectResponse, _abc.Awaitable[_learner_pb2.SelectResponse]]:
-        """Pick the batch of a round: tell the index server what is labelled, take the candidates' vectors that are new,
+        """Pick the batch of a round, all of it in one pool, also where an alias is given to another pool meanwhile: the pool
+        that the model was trained on. Tell the index server what is labelled, take the candidates' vectors that are new,
         score all candidates with the checkpoint of (campaign, round), and return the best. Repeated with the same
         request on the same pool it returns the same picks.
         NOT_FOUND: no such pool; no checkpoint of that round (train first). INVALID_ARGUMENT: header missing or not
-        first, an unknown strategy or policy, batch_size 0 or over max_batch, exploration outside [0, 1], a
-        positive_class that the model does not know. FAILED_PRECONDITION: the pool is empty.
+        first, an unknown strategy or policy, growth after each pick of a policy that cannot, batch_size 0 or over
+        max_batch, exploration outside [0, 1], a positive_class that the model does not know, classes of some of the
+        labelled ids alone. FAILED_PRECONDITION: the pool is empty.
         """
 
     @_abc_1.abstractmethod

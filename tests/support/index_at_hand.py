@@ -10,25 +10,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from index_server.app import build
-from index_server.servicer import IndexServicer
 from index_server.settings import IndexServerSettings
-from sealpool.v1 import index_pb2, index_pb2_grpc
+from sealpool.v1 import index_pb2_grpc
 
 START_TIMEOUT_S = 60.0
-
-TOLERATE_UNBUILT = True
-"""Pass over calls that are declared and not built yet. To be False, and then to go, once every call is built."""
-
-_BEING_BUILT = "being built"
 
 
 @contextmanager
 def index_server(data_dir: Path, **settings: object) -> Iterator[grpc.Channel]:
     """Serve `data_dir` and give a channel to it, once every pool was read, whether it could be or not."""
     values = {"listen": "127.0.0.1:0", "metrics_listen": "", "data_dir": data_dir, "search_threads": 1, **settings}
-    if "snapshot_roots" in IndexServerSettings.model_fields:
-        snapshots_beside(data_dir).mkdir(parents=True, exist_ok=True)
-        values.setdefault("snapshot_roots", [str(snapshots_beside(data_dir))])
+    snapshots_beside(data_dir).mkdir(parents=True, exist_ok=True)
+    values.setdefault("snapshot_roots", [str(snapshots_beside(data_dir))])
     server = build(
         IndexServerSettings(**values),  # type: ignore[arg-type]
         registry=CollectorRegistry(),
@@ -53,20 +46,6 @@ def wait_until_serving(channel: grpc.Channel) -> None:
 def stub_of(channel: grpc.Channel) -> index_pb2_grpc.IndexServiceStub:
     """Return a stub."""
     return index_pb2_grpc.IndexServiceStub(channel)
-
-
-def unbuilt_methods() -> frozenset[str]:
-    """Return the names of the calls that are not built yet, as long as that is tolerated."""
-    if not TOLERATE_UNBUILT:
-        return frozenset()
-    base = index_pb2_grpc.IndexServiceServicer
-    names = [method.name for method in index_pb2.DESCRIPTOR.services_by_name["IndexService"].methods]
-    return frozenset(name for name in names if getattr(IndexServicer, name) is getattr(base, name))
-
-
-def is_unbuilt(error: grpc.RpcError) -> bool:
-    """Whether a call ended so because it is not built yet, as long as that is tolerated."""
-    return TOLERATE_UNBUILT and error.details() == _BEING_BUILT
 
 
 def snapshots_beside(data_dir: Path) -> Path:

@@ -188,7 +188,8 @@ def _read_pool(stub: index_pb2_grpc.IndexServiceStub, pool: index_pb2.Pool) -> S
     items: dict[str, Any] = {}
     for answer in stub.ScanItems(scan, timeout=60):
         vectors = from_matrix(answer.items.vectors).tolist()
-        for item_id, vector, text in zip(answer.items.ids, vectors, answer.items.payloads.texts, strict=True):
+        texts = list(answer.items.payloads.texts) or [""] * len(vectors)  # a column without content comes empty
+        for item_id, vector, text in zip(answer.items.ids, vectors, texts, strict=True):
             items[item_id] = [vector, text]
     campaigns = {campaign: _read_candidates(stub, name, campaign) for campaign in pool.campaigns}
     return {"size": pool.size, "items": items, "campaigns": campaigns, "aliases": list(pool.aliases)}

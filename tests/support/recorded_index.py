@@ -13,9 +13,9 @@ import grpc
 import numpy as np
 
 from sealpool.matrix import to_matrix
-from sealpool.v1 import common_pb2, index_pb2
+from sealpool.v1 import common_pb2, index_pb2, index_pb2_grpc
 from tests.support.file_recorder import Kind, Record, read_records, recorded_environment
-from tests.support.index_at_hand import index_server, stub_of
+from tests.support.index_at_hand import index_server, snapshots_beside, stub_of
 from tests.support.index_history import Progress, differences, read_journal, wrongs
 from tests.support.index_workload import DIMENSION, State, Step, Workload, read_state
 from tests.support.power_cut import Disk, read_tree, write_tree
@@ -105,12 +105,32 @@ def wrongs_after(crash: Crash, recording: Recording, folder: Path) -> list[str]:
     try:
         with index_server(root / "data") as channel:
             found = read_state(stub_of(channel))
-        wrong = wrongs(found, crash.progress, recording.states, recording.steps)
+            wrong = wrongs(found, crash.progress, recording.states, recording.steps)
+            wrong = wrong or _wrongs_of_snapshot(stub_of(channel), snapshots_beside(root / "data"), crash, recording)
         return wrong or (_wrongs_of_use(root / "data", found) if crash.after % _USED == 0 else [])
     except grpc.RpcError as error:
         return [f"the server cannot be read: {error.details()}"]
     finally:
         shutil.rmtree(root)
+
+
+def _wrongs_of_snapshot(
+    stub: index_pb2_grpc.IndexServiceStub, snapshots: Path, crash: Crash, recording: Recording
+) -> list[str]:
+    """Restore a snapshot that was acknowledged before the crash: return what is wrong with its items."""
+    progress = crash.progress
+    for number, step in enumerate(recording.steps[: progress.begun + 1]):
+        call = step.calls[0]
+        if call.method != "CreateSnapshot" or (number == progress.begun and not progress.acknowledged):
+            continue
+        uri = str(snapshots / Path(call.requests[0].uri).name)
+        stub.RestoreSnapshot(index_pb2.RestoreSnapshotRequest(uri=uri, name="again"), timeout=60)
+        found, wanted = read_state(stub)["again"], recording.states[number][call.requests[0].pool]
+        stub.DeletePool(index_pb2.DeletePoolRequest(name="again"), timeout=60)
+        wrong = differences({"again": {"items": found["items"]}}, {"again": {"items": wanted["items"]}})
+        if wrong:
+            return [f"the snapshot of step {number}, acknowledged, but: {what}" for what in wrong]
+    return []
 
 
 def _wrongs_of_use(data_dir: Path, found: State) -> list[str]:

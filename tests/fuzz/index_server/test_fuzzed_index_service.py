@@ -19,7 +19,6 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from index_server.settings import IndexServerSettings
 from sealpool.v1 import index_pb2
 from tests.fuzz.index_server.victim import (
     CONTROL,
@@ -31,7 +30,7 @@ from tests.fuzz.index_server.victim import (
     templates,
     wrong_pools,
 )
-from tests.support.index_at_hand import snapshots_beside, stub_of, unbuilt_methods
+from tests.support.index_at_hand import snapshots_beside, stub_of
 from tests.support.mutate import Templates, mutate, mutate_bytes, mutate_stream
 from tests.support.processes import ServiceProcess
 
@@ -120,8 +119,7 @@ def is_fault(error: grpc.RpcError | None) -> bool:
 @pytest.fixture
 def server(tmp_path):
     limits = [part for name, value in LIMITS.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    if "snapshot_roots" in IndexServerSettings.model_fields:
-        limits += ["--snapshot-roots", json.dumps([str(snapshots_beside(tmp_path / "index_server"))])]
+    limits += ["--snapshot-roots", json.dumps([str(snapshots_beside(tmp_path / "index_server"))])]
     server = ServiceProcess("index_server", tmp_path, "--log-level", "error", *limits)
     server.start()
     yield server
@@ -131,14 +129,13 @@ def server(tmp_path):
 def test_no_request_brings_the_index_server_down_or_off_its_course(server, tmp_path):
     chance = random.Random(SEED)
     valid = templates(chance, snapshots_beside(tmp_path / "index_server"))
-    methods = [method for method in METHODS if method.name not in unbuilt_methods()]
     statuses: Counter[str] = Counter()
     with grpc.insecure_channel(server.address) as channel:
         stub = stub_of(channel)
         make_pools(stub, [CONTROL, POOL, SPARE])
         before = control_state(stub)
         for number in range(REQUESTS):
-            call = drawn(methods[number % len(methods)], valid, chance)
+            call = drawn(METHODS[number % len(METHODS)], valid, chance)
             if number > REQUESTS - 20:  # what goes on for callers who left is to end before the last look
                 call = replace(call, leaves=False)
             error = outcome(channel, call)

@@ -194,6 +194,42 @@ def test_unary_calls(filled, method, request_, status, field):
     refused(filled, lambda: getattr(filled, method)(request_), status, field)
 
 
+LONG = "x" * 20_000
+BAD_NAMES = [
+    ("GetPool", {"name": LONG}, "name"),
+    ("GetPool", {"name": "ü" * 20_000}, "name"),
+    ("GetPool", {"name": ""}, "name"),
+    ("DeletePool", {"name": LONG}, "name"),
+    ("DeleteItems", {"pool": LONG, "ids": ["i1"]}, "pool"),
+    ("SampleItems", {"pool": "../p", "count": 1}, "pool"),
+    ("Search", {"pool": LONG, "ids": ["i1"], "k": 1}, "pool"),
+    ("DropCandidates", {"pool": LONG, "campaign": "c"}, "pool"),
+    ("ExplainCandidates", {"pool": LONG, "campaign": "c", "ids": ["i1"]}, "pool"),
+    ("GetReachability", {"pool": LONG, "campaign": "c"}, "pool"),
+    ("CreateSnapshot", {"pool": LONG}, "pool"),
+    ("CreateSnapshot", {"pool": "p"}, "uri"),
+    ("CreateSnapshot", {"pool": "p", "uri": "a\0b"}, "uri"),
+    ("CreateSnapshot", {"pool": "p", "uri": "x" * 256}, "uri"),
+    ("RestoreSnapshot", {"uri": "a\0b"}, "uri"),
+    ("RestoreSnapshot", {"uri": "ü" * 130}, "uri"),
+    ("RestoreSnapshot", {"uri": "x/" * 1025}, "uri"),
+    ("SetAlias", {"alias": "a", "pool": LONG}, "pool"),
+    ("SetAlias", {"alias": LONG, "pool": "p"}, "alias"),
+    ("DeleteAlias", {"alias": LONG}, "alias"),
+]
+
+
+@pytest.mark.parametrize(("method", "fields", "field"), BAD_NAMES)
+def test_names_that_can_name_nothing(filled, method, fields, field):
+    request = getattr(pb, f"{method}Request")(**fields)
+    with pytest.raises(grpc.RpcError) as caught:
+        getattr(filled, method)(request)
+    assert caught.value.code() is INVALID, caught.value.details()
+    assert caught.value.details().startswith(f"{field}: ")
+    assert len(caught.value.details()) < 1000
+    assert dict(caught.value.trailing_metadata())["sealpool-field"] == field
+
+
 STREAMING = [
     ("GetItems", pb.GetItemsRequest(pool="none", ids=["i1"]), MISSING, "pool"),
     ("GetItems", pb.GetItemsRequest(pool="p", ids=["i1", "none"]), MISSING, "none"),

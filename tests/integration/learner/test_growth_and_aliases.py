@@ -140,6 +140,21 @@ def test_anchoral_is_told_classes_once_and_again_where_they_were_corrected(real_
     assert expand() == told + 1
 
 
+def test_anchoral_picks_from_a_sub_pool_near_the_labelled_items(serve: Serve, real_index: IndexClient) -> None:
+    learner = serve(real_index)
+    policy = common_pb2.PolicySpec(name="anchoral", k=5, subpool_size=10, anchors=2)
+    train(learner, pool="first")
+    with pytest.raises(InvalidArgument, match="anchoral needs the classes"):
+        select(learner, pool="first", policy=policy, classes=[])
+    first = select(learner, pool="first", policy=policy)
+    assert set(first.ids) == candidates(real_index, "first")
+    assert len(first.ids) == 10
+    train(learner, range(12), round=1, pool="first")
+    second = select(learner, range(12), round=1, pool="first", policy=policy)
+    assert set(second.ids) == candidates(real_index, "first") != set(first.ids)
+    assert second.candidates.removed > 0
+
+
 def test_only_classes_that_were_corrected_are_told_again(index: FakeIndex) -> None:
     expander = Expander(index, told_per_call=100)
     held = HeldCampaigns(_CPU, limit_bytes=1 << 20, device_limit_bytes=0).get(index.get_pool("pool"), "c")
@@ -179,6 +194,18 @@ def test_a_campaign_on_an_alias_goes_on_in_the_pool_that_it_is_given_to(serve: S
     real_index.set_alias("items", "first")  # and back
     train(learner, pool="items")
     assert select(learner, pool="items").ids == before.ids
+
+
+def test_a_round_ends_in_the_pool_that_its_model_was_trained_on(serve: Serve, real_index: IndexClient) -> None:
+    learner = serve(real_index)
+    real_index.set_alias("items", "first")
+    train(learner, pool="items")
+    expected = select(learner, pool="items")
+    real_index.set_alias("items", "second")
+    assert select(learner, pool="items").ids == expected.ids
+    assert list(real_index.get_pool("second").campaigns) == []
+    train(learner, pool="items")  # again, as after a round that failed
+    assert set(select(learner, pool="items").ids) <= candidates(real_index, "second")
 
 
 class _Switching:

@@ -124,6 +124,32 @@ def test_label_counts_that_do_not_add_up_are_refused(stub: learner_pb2_grpc.Lear
         assert answer == (grpc.StatusCode.INVALID_ARGUMENT, field)
 
 
+@pytest.mark.parametrize(
+    ("counts", "labels", "field"),
+    [([1], [0], "label_counts"), ([1, 1], [0], "labels"), ([], [0], "label_counts")],
+)
+def test_classes_that_do_not_fit_the_labelled_ids_are_refused(
+    stub: learner_pb2_grpc.LearnerServiceStub, index: FakeIndex, counts: list[int], labels: list[int], field: str
+) -> None:
+    ids = learner_pb2.SelectRequest(
+        labelled_ids=["item-001", "item-002"], expand_from=[True, True], label_counts=counts, labels=labels
+    )
+    requests = [learner_pb2.SelectRequest(header=select_header()), ids]
+    assert status_and_field(lambda: stub.Select(iter(requests))) == (grpc.StatusCode.INVALID_ARGUMENT, field)
+    assert index.calls == []
+
+
+def test_classes_of_some_labelled_ids_alone_are_refused(stub: learner_pb2_grpc.LearnerServiceStub) -> None:
+    requests = [
+        learner_pb2.SelectRequest(
+            header=select_header(), labelled_ids=["item-001"], expand_from=[True], label_counts=[1], labels=[0]
+        ),
+        learner_pb2.SelectRequest(labelled_ids=["item-002"], expand_from=[True]),
+    ]
+    refused = (grpc.StatusCode.INVALID_ARGUMENT, "label_counts")
+    assert status_and_field(lambda: stub.Select(iter(requests))) == refused
+
+
 def test_labels_that_train_nothing_are_refused(client: LearnerClient, tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition, match="none of the 0 examples"):
         train(client, [])

@@ -53,6 +53,7 @@ def test_people_label_a_campaign_to_its_end(world: World) -> None:
     header, labelled, expand_from, excluded = world.learner.selected[0]
     assert (header.batch_size, header.round, header.fill_random) == (5, 1, True)
     assert expand_from == [world.truth(item) == "b" for item in labelled]
+    assert world.learner.told_classes[0] == {item: (int(world.truth(item) == "b"),) for item in labelled}
     assert excluded == []
 
 
@@ -207,8 +208,8 @@ def test_a_learner_that_picks_what_was_handed_out_fails_the_round(world: World) 
         items += world.label(count=1)
     original = world.learner.select
 
-    def repeat(*arguments):  # type: ignore[no-untyped-def]
-        answer = original(*arguments)
+    def repeat(*arguments, **options):  # type: ignore[no-untyped-def]
+        answer = original(*arguments, **options)
         answer.ids[0] = open_item
         return answer
 

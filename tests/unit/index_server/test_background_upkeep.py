@@ -1,6 +1,8 @@
 import queue
 import threading
 
+import structlog
+
 from index_server.background import UpkeepThread
 
 
@@ -19,7 +21,7 @@ class FakePool:
 
 
 def started():
-    upkeep = UpkeepThread()
+    upkeep = UpkeepThread(structlog.get_logger())
     upkeep.start()
     return upkeep
 
@@ -71,4 +73,4 @@ def test_one_step_at_a_time_and_stopping_waits_for_it():
 
 
 def test_one_that_never_began_can_be_stopped():
-    UpkeepThread().stop()
+    UpkeepThread(structlog.get_logger()).stop()

@@ -141,6 +141,7 @@ class FakeLearner:
         self.troubles = Troubles()
         self.trained: list[tuple[learner_pb2.TrainHeader, LabelledItems]] = []
         self.evaluated: list[LabelledItems] = []
+        self.told_classes: list[dict[ItemId, tuple[int, ...]]] = []
         self.selected: list[tuple[learner_pb2.SelectHeader, list[str], list[bool], list[str]]] = []
         self._models: dict[tuple[str, int], str] = {}
 
@@ -166,8 +167,11 @@ class FakeLearner:
         labelled_ids: Sequence[ItemId],
         expand_from: Sequence[bool],
         excluded_ids: Sequence[ItemId],
+        *,
+        classes: Sequence[Sequence[int]] = (),
     ) -> learner_pb2.SelectResponse:
         self.troubles.meet("select")
+        self.told_classes.append(dict(zip(labelled_ids, map(tuple, classes), strict=bool(classes))))
         model = self._model(header.campaign, header.round)
         self.selected.append((header, list(labelled_ids), list(expand_from), list(excluded_ids)))
         taken = {*labelled_ids, *excluded_ids}

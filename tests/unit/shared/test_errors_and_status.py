@@ -1,12 +1,14 @@
 """The error tree and the one table to gRPC status."""
 
 import inspect
+from urllib.parse import quote
 
 import grpc
+import pytest
 
 from sealpool import errors
 from sealpool.client.connection import _CODES
-from sealpool.runtime.status import STATUS_OF, status_of, trailing_metadata_of
+from sealpool.runtime.status import STATUS_OF, details_of, status_of, trailing_metadata_of
 
 
 def leaves() -> list[type[errors.SealpoolError]]:
@@ -52,3 +54,22 @@ def test_when_to_try_again_is_told_where_it_is_known() -> None:
         "grpc-retry-pushback-ms": "2000",
     }
     assert dict(trailing_metadata_of(errors.Unavailable("loading"))) == {"sealpool-error": "Unavailable"}
+
+
+@pytest.mark.parametrize("text", ["x" * 4096, "ü" * 300, "short", ""])
+def test_a_message_that_can_be_sent_is_sent_as_it_is(text: str) -> None:
+    assert details_of(errors.Unavailable(text)) == text
+
+
+@pytest.mark.parametrize("character", ["x", "ü", "😀", "%", "\n", "\0", "\udcff"])
+def test_a_message_is_cut_to_what_a_call_may_end_with(character: str) -> None:
+    details = details_of(errors.Unavailable("pool: " + character * 1_000_000))
+    assert details.startswith("pool: ")
+    assert details.endswith("…")
+    assert 4000 < len(quote(details, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")) < 4200
+
+
+def test_a_field_that_is_no_name_is_not_sent_and_a_long_one_is_cut() -> None:
+    for field in ("ü", "a\nb", ""):
+        assert dict(trailing_metadata_of(errors.Unavailable("x", field=field))) == {"sealpool-error": "Unavailable"}
+    assert len(dict(trailing_metadata_of(errors.Unavailable("x", field="f" * 10_000)))["sealpool-field"]) == 200

@@ -43,6 +43,8 @@ class Servicer(index_pb2_grpc.IndexServiceServicer):
             raise ZeroDivisionError("of the service's own")
         if request.name == "missing":
             raise NotFound("pool", request.name)
+        if request.name.startswith("long"):
+            raise NotFound("pool", request.name, field=request.name)
         if request.name == "twice-away" and self.calls < 3:
             raise Unavailable("loading")
         if request.name == "away":
@@ -107,6 +109,14 @@ def test_an_error_comes_back_as_the_same_error_with_its_field(start: Callable[..
     with start().client() as client, pytest.raises(NotFound, match="no such pool: 'missing'") as caught:
         client.get_pool("missing")
     assert caught.value.field == "pool"
+
+
+@pytest.mark.parametrize("character", ["x", "ü", "%", "\n"])
+def test_an_error_comes_back_though_its_message_is_too_long_to_be_sent(
+    start: Callable[..., Running], character: str
+) -> None:
+    with start().client() as client, pytest.raises(NotFound, match="no such pool: 'long"):
+        client.get_pool("long" + character * 100_000)
 
 
 def test_an_error_in_the_middle_of_a_stream_comes_after_what_was_sent(start: Callable[..., Running]) -> None:
