@@ -5,10 +5,10 @@ from dataclasses import fields
 
 import numpy as np
 
+from index_server.campaigning import NamedReason
 from index_server.candidates.book import CampaignView
 from index_server.candidates.state import Standing
 from index_server.catalog import PoolState, PoolStatus
-from index_server.pool import NamedReason
 from index_server.records import PayloadColumns, Records
 from index_server.scoring import LinearModel
 from index_server.spec import (
@@ -189,9 +189,7 @@ def from_items(batch: common_pb2.ItemBatch) -> Records:
     if not any(map(len, columns)):
         return Records(ids=ids, vectors=vectors)
     texts, uris, metadata = (list(column) or ("",) * count for column in columns)
-    return Records(
-        ids=ids, vectors=vectors, payloads=PayloadColumns(texts=texts, uris=uris, metadata_json=metadata)
-    )
+    return Records(ids=ids, vectors=vectors, payloads=PayloadColumns(texts=texts, uris=uris, metadata_json=metadata))
 
 
 def to_items(records: Records) -> common_pb2.ItemBatch:

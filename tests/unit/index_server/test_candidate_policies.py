@@ -179,12 +179,16 @@ class TestAnchoral:
         assert all([row < 15 for row in anchors(draw)] == [True, True, False, False] for draw in range(5))
 
     def test_asks_for_the_labels_of_every_labelled_item(self):
-        grown = growth(labelled=[0, 1, 2], labels=[[0], [], []], k=2, anchors=2, subpool_size=9)
+        grown = growth(labelled=[0, 1, 2], labels=[[0], None, None], k=2, anchors=2, subpool_size=9)
         with pytest.raises(InvalidArgument, match="2 of 3") as failure:
             AnchoralPolicy().propose(on_a_line(), grown)
         assert failure.value.field == "label_counts"
         with pytest.raises(InvalidArgument, match="1 of 1"):
-            AnchoralPolicy().propose(on_a_line(), growth(labelled=[0], labels=[], k=2, anchors=2, subpool_size=9))
+            AnchoralPolicy().propose(on_a_line(), growth(labelled=[0], labels=[None], k=2, anchors=2, subpool_size=9))
+
+    def test_an_item_of_no_class_at_all_is_no_anchor_and_no_error(self):
+        grown = growth(labelled=[0, 1], labels=[[0], []], k=2, anchors=2, subpool_size=9)
+        assert set(AnchoralPolicy().propose(on_a_line(), grown).sources.tolist()) == {0}
 
 
 class TestSeeding:

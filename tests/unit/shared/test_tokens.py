@@ -332,8 +332,15 @@ def test_a_token_for_some_pools_is_refused_others(world: World) -> None:
             with pytest.raises(PermissionDenied, match="'private' is none of the pools of token 'reports'") as caught:
                 call("private")
             assert caught.value.field in ("name", "pool")
-        with pytest.raises(PermissionDenied, match="for some pools only"):
-            client.list_pools()
+
+
+def test_a_call_that_names_no_pool_is_refused_to_a_token_for_some_pools_alone() -> None:
+    restore = INDEX_ACCESS["RestoreSnapshot"]
+    _, narrow = make_token("n", role=Role.ADMIN, pools=["reports*"], created=NOW)
+    _, wide = make_token("w", role=Role.ADMIN, pools=["*"], created=NOW)
+    restore.check(wide, index_pb2.RestoreSnapshotRequest())
+    with pytest.raises(PermissionDenied, match="for some pools only"):
+        restore.check(narrow, index_pb2.RestoreSnapshotRequest())
 
 
 def test_the_first_message_of_a_stream_decides_and_is_not_lost(world: World) -> None:
