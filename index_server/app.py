@@ -44,7 +44,11 @@ def build(settings: IndexServerSettings, *, registry: CollectorRegistry, log: Lo
     catalog = PoolCatalog(
         directory,
         settings=_index_settings(settings, SearchMetrics(registry)),
-        upkeep=UpkeepSettings(patience_s=settings.rebuild_patience_s, compaction_bytes=settings.compaction_bytes),
+        upkeep=UpkeepSettings(
+            quiet_s=settings.rebuild_quiet_s,
+            patience_s=settings.rebuild_patience_s,
+            compaction_bytes=settings.compaction_bytes,
+        ),
         limits=limits,
         watermarks=Watermarks(
             settings.data_dir,

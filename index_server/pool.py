@@ -31,8 +31,9 @@ from sealpool.types import ItemId
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UpkeepSettings:
-    """See PoolUpkeep."""
+    """See PoolWriter and PoolUpkeep."""
 
+    quiet_s: float
     patience_s: float
     compaction_bytes: int
 
@@ -52,7 +53,7 @@ class Pool(PoolCampaigns):
             if pool is not None:
                 on_change(pool)
 
-        writer = self._writer = PoolWriter(state, on_change=changed)
+        writer = self._writer = PoolWriter(state, quiet_s=upkeep.quiet_s, on_change=changed)
         self.upkeep = PoolUpkeep(
             state,
             busy=lambda: writer.is_busy,

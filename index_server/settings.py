@@ -75,6 +75,11 @@ class IndexServerSettings(ServiceSettings):
         description="Share of deleted and replaced items in an index above which it is rebuilt without them. Lower "
         "saves memory and search time, higher saves rebuilding, which goes on in the background.",
     )
+    rebuild_quiet_s: float = Field(
+        2.0,
+        ge=0,
+        description="Seconds without an upload after which uploads count as ended, and a rebuild that is due begins.",
+    )
     rebuild_patience_s: float = Field(
         60.0,
         ge=0,

@@ -22,7 +22,6 @@ _HOLD_S: Final = 0.005
 """How long searches may be held up by items that enter the engine."""
 _FIRST_ROWS: Final = 128
 _MAX_ROWS: Final = 16_384
-_QUIET_S: Final = 2.0
 _GROUP_ITEMS: Final = 100_000
 """Changes are grouped up to so many items: beyond it nothing is won, and the first would wait for the last."""
 
@@ -60,9 +59,17 @@ class PoolWriter:
     syncing directories takes longer than all else in a small change.
 
     Threads: any.
+
+    Parameters
+    ----------
+    quiet_s
+        How long after an upload another is expected.
+    on_change
+        Called after each change.
     """
 
-    def __init__(self, state: PoolState, *, on_change: Callable[[], None]) -> None:
+    def __init__(self, state: PoolState, *, quiet_s: float, on_change: Callable[[], None]) -> None:
+        self._quiet_s = quiet_s
         self._state = state
         self._on_change = on_change
         self._guard = threading.Lock()
@@ -73,7 +80,7 @@ class PoolWriter:
     @property
     def is_busy(self) -> bool:
         """Whether an upload is under way or ended a moment ago: another may follow."""
-        return self._uploads > 0 or time.monotonic() - self._last_upload_s < _QUIET_S
+        return self._uploads > 0 or time.monotonic() - self._last_upload_s < self._quiet_s
 
     def upsert(self, batches: Iterable[Records]) -> Changed:
         """Add items or replace them: see Pool.upsert."""

@@ -47,7 +47,7 @@ def open_pool(directory, spec, *, limits=LIMITS, settings=None, **watching):
         directory,
         spec,
         settings=settings or index_settings(),
-        upkeep=UpkeepSettings(patience_s=0.0, compaction_bytes=1 << 30),
+        upkeep=UpkeepSettings(quiet_s=0.0, patience_s=0.0, compaction_bytes=1 << 30),
         limits=limits,
         watermarks=NoWatermarks(),
         log=structlog.wrap_logger(structlog.ReturnLogger()),

@@ -469,6 +469,7 @@ def test_every_documented_metric_is_on_the_page_of_a_server_with_a_campaign(tmp_
     try:
         make(server.stub, device="cpu")
         expand(server.stub, ["i0"])
+        server.stub.GetReachability(pb.GetReachabilityRequest(pool="p", campaign="c", k=5))
         missing = documented("index_server") - sampled(server.running.metrics_address)
     finally:
         server.stop()

@@ -24,7 +24,7 @@ def catalog(tmp_path):
     catalog = PoolCatalog(
         PoolDirectory(tmp_path),
         settings=index_settings(),
-        upkeep=UpkeepSettings(patience_s=0.0, compaction_bytes=1 << 30),
+        upkeep=UpkeepSettings(quiet_s=0.0, patience_s=0.0, compaction_bytes=1 << 30),
         limits=LIMITS,
         watermarks=NoWatermarks(),
         places=Places(snapshot_roots=(str(tmp_path / "snapshots"),), source_roots=()),
