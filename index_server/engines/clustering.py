@@ -21,9 +21,9 @@ _SAMPLE_A_LIST: Final = 64
 _MIN_SAMPLE: Final = 16_384
 """What the codebooks of ivf_pq are trained on: 64 points for each of 256 codes."""
 _ITERATIONS: Final = 8
-"""FAISS takes up to 256 points a cluster and 25 iterations. 200,000 × 256 of 24 true dimensions took 55 s so, and 7.6 s
-with 64 points and 10 iterations, for a recall of .599 and .582 (32 of 1,789 clusters); a mixture of 1,000 Gaussians 17.8
-and 9.1 s, where both find all. Searching wider, which `tune` does, costs less."""
+"""FAISS takes up to 256 points a cluster and 25 iterations. 200,000 × 256 of 24 true dimensions took 55 s so, and 7.6
+s with 64 points and 10 iterations, for a recall of .599 and .582 (32 of 1,789 clusters); a mixture of 1,000 Gaussians
+17.8 and 9.1 s, where both find all. Searching wider, which `tune` does, costs less."""
 
 
 def lists_for(items: int, options: EngineOptions) -> int:
