@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric
 from pydantic.fields import FieldInfo
 
 from index_server.catalog import PoolCatalog
-from index_server.metrics import PoolCollector
+from index_server.metrics import PoolCollector, SearchMetrics
 from index_server.settings import IndexServerSettings
 from learner.metrics import LearnerMetrics, SizeCollector
 from learner.settings import LearnerSettings
@@ -81,6 +81,7 @@ def _metrics_table(service: str) -> Iterator[str]:
     own: list[Metric] = []
     # Only described, never collected: what a collector reads from may be missing.
     if service == "index_server":
+        instruments.append(SearchMetrics(registry))  # type: ignore[arg-type]
         own = list(PoolCollector(PoolCatalog.__new__(PoolCatalog)).describe())
     elif service == "learner":
         instruments.append(LearnerMetrics(registry))  # type: ignore[arg-type]

@@ -90,6 +90,8 @@ def _index_settings(settings: IndexServerSettings, observer: MergeObserver) -> I
             gpu_memory_bytes=gpu_memory_bytes(),
             gpu_layout=settings.gpu_layout,
             cuvs=has_cuvs(),
+            host_memory_bytes=memory_limit(settings.memory_limit_bytes),
+            measurable_items=settings.measurable_items,
         ),
         threads=settings.search_threads or len(os.sched_getaffinity(0)),
         seed=settings.training_seed,

@@ -140,15 +140,22 @@ class Rebuild:
             raise RecallMissed(report, spec.min_recall)
         self._other.report = report
         before = None if self._due.train else self._index.state
-        self._other.state = EngineState(
-            engine=engine.name,
-            trained_on=before.trained_on if before else len(self._other),
-            content=engine.save() or b"",
-            breadth=report.breadth,
-            recall=report.recall,
-            recall_k=report.k,
-            recall_queries=report.queries,
-        )
+        trained_on = before.trained_on if before else len(self._other)
+        self._other.state = measured_state(self._other, report, trained_on=trained_on)
+
+
+def measured_state(index: PoolIndex, report: RecallReport, *, trained_on: int) -> EngineState:
+    """Return what is to be kept of an engine whose recall was measured."""
+    return EngineState(
+        engine=index.engine.name,
+        trained_on=trained_on,
+        content=index.engine.save() or b"",
+        breadth=report.breadth,
+        recall=report.recall,
+        recall_k=report.k,
+        recall_queries=report.queries,
+        measured_on=len(index),
+    )
 
 
 def exact_instead(due: Due, reason: str) -> Due:

@@ -68,6 +68,12 @@ class IndexServerSettings(ServiceSettings):
         description="Engine auto on CPU compares with every item up to so many items, and is exact; above, it looks "
         "into clusters (ivf_flat). Higher: exact for longer, slower in proportion to the pool.",
     )
+    measurable_items: int = Field(
+        1000,
+        ge=0,
+        description="Items below which a pool stays exact, whatever engine it asks for: recall is measured on 100 items "
+        "with 100 neighbours each, and of fewer it would say nothing. Lower it for trying out.",
+    )
     max_removed_share: float = Field(
         0.2,
         gt=0,
@@ -108,7 +114,7 @@ class IndexServerSettings(ServiceSettings):
         0.95,
         gt=0,
         le=1,
-        description="Share of the disk in use from which on writes are refused, to be tried again in half a minute. "
+        description="Share of the disk in use from which on writes are refused, to be tried again in 15 seconds. "
         "Searches go on. What is left is for commits under way, compaction and campaigns.",
     )
     memory_limit_bytes: int = Field(

@@ -6,15 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from index_server.engines.recall import tune
 from index_server.index import Due
 from index_server.pool_state import PoolState
 from index_server.ports import OutcomeUnknown, Rows
-from index_server.rebuild import Rebuild, RecallMissed, exact_instead
+from index_server.rebuild import Rebuild, RecallMissed, exact_instead, measured_state
 from index_server.store.engine_state import write_engine_state
 from sealpool.errors import SealpoolError
 
 _CAUGHT_UP: Final = 4096
 """Items that may be left to copy when writers are held up for the exchange."""
+_MEASURE_GROWTH: Final = 2
 _RETRY_GROWTH: Final = 2
 """A refused engine is tried again once the pool has grown so many times."""
 
@@ -62,6 +64,8 @@ class PoolUpkeep:
         with self._turn:
             try:
                 wait_s = self._rebuild_if_due()
+                if wait_s is None:
+                    self._measure_if_due()
                 self._compact()
                 if wait_s is None:
                     wait_s = self._build_graph()
@@ -89,6 +93,22 @@ class PoolUpkeep:
         self._rebuild(due)
         self._due_since = None
         return None
+
+    def _measure_if_due(self) -> None:
+        """Measure an approximate engine again once its pool has doubled; rebuild one that misses the floor."""
+        state, index = self._state, self._state.index
+        if index.state is None or index.report is None or len(index) < _MEASURE_GROWTH * index.state.measured_on:
+            return
+        spec, seed = index.spec, index.settings.seed
+        report = tune(index.engine, spec.min_recall, metric=spec.metric, seed=seed, reading=state.reading)
+        if report.met:
+            index.report = report
+            index.state = measured_state(index, report, trained_on=index.state.trained_on)
+            write_engine_state(state.directory / "engine.state", index.state)
+        else:
+            state.log.warning("recall fell", pool=spec.name, engine=index.engine.name, recall=round(report.recall, 4))
+            trains = index.choice.kind.items_to_train(len(index), spec.options) > 0
+            self._rebuild(Due(choice=index.choice, train=trains))
 
     def _due(self) -> Due | None:
         index = self._state.index

@@ -40,6 +40,8 @@ class EngineRules:
         Memory of the host that one pool's vectors may take; 0 where it is not looked at.
     cuvs
         Whether FAISS was built with cuVS.
+    measurable_items
+        Items without which recall would say nothing: no approximate engine is used below.
     """
 
     flat_items: int
@@ -48,6 +50,7 @@ class EngineRules:
     gpu_layout: GpuLayout = GpuLayout.REPLICAS
     host_memory_bytes: int = 0
     cuvs: bool = False
+    measurable_items: int = 0
 
 
 def check_engine(spec: PoolSpec, rules: EngineRules) -> None:
@@ -122,8 +125,10 @@ def _unless_untrained(
     kind: EngineKind, reason: str, spec: PoolSpec, items: int, trained_on: int, rules: EngineRules
 ) -> Choice:
     device, needed = _device(spec, kind, rules), kind.items_to_train(items, spec.options)
+    if not kind.exact:
+        needed = max(needed, rules.measurable_items)
     if needed and items < needed and not trained_on:
-        reason = f"{kind.name} needs {needed:,} items to be trained on; exact until then"
+        reason = f"{kind.name} needs {needed:,} items to be built of; exact until then"
         return Choice(kind=ENGINES["flat"], device=device, reason=reason)
     return Choice(kind=kind, device=device, reason=reason)
 

@@ -13,7 +13,7 @@ class EngineState:
     """What `Engine.save` gave, for which engine, and of how many items it was trained.
 
     With it, how widely the engine has to search to reach the pool's recall, and what was measured then: the share of
-    the true `recall_k` neighbours that it found for `recall_queries` queries.
+    the true `recall_k` neighbours that it found for `recall_queries` queries, when the pool had `measured_on` items.
     """
 
     engine: str
@@ -23,6 +23,7 @@ class EngineState:
     recall: float
     recall_k: int
     recall_queries: int
+    measured_on: int
 
 
 def write_engine_state(path: Path, state: EngineState) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 from sealpool.errors import ResourceExhausted
 
 _THROTTLED_RETRY_S: Final = 1.0
-_REFUSED_RETRY_S: Final = 30.0
+_REFUSED_RETRY_S: Final = 15.0
 _LOOK_AGAIN_S: Final = 0.2
 _CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
 
@@ -87,7 +87,7 @@ class Watermarks:
         Raises
         ------
         ResourceExhausted
-            With `retry_after_s`: 1 s between the two marks, 30 s above the second.
+            With `retry_after_s`: 1 s between the two marks, 15 s above the second.
         """
         disk, memory = self.shares
         _check("disk", disk, self._disk_marks)

@@ -11,7 +11,14 @@ from sealpool.cli.ingest_survey import Survey, check_vector_column, survey
 from sealpool.cli.output import note
 from sealpool.cli.records import Record, bad_row, check_rows, read_chunks
 from sealpool.client import IndexClient, LearnerClient
-from sealpool.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from sealpool.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 from sealpool.types import ItemId, Items, Payload, Vectors
 from sealpool.v1 import index_pb2
 from sealpool.validation import check_name
@@ -159,19 +166,21 @@ class Ingest:
         totals.batches += 1
 
     def _patiently(self, upload: Callable[[], index_pb2.UpsertResponse]) -> index_pb2.UpsertResponse:
-        """Upload again while the index server is away: the same items once more change nothing."""
+        """Upload again while the server is away, or says when to come again: the same items once more change nothing."""
         deadline = time.monotonic() + self.wait_s
         told = False
         while True:
             try:
                 return upload()
-            except Unavailable:
-                if time.monotonic() >= deadline:
+            except (Unavailable, ResourceExhausted) as error:
+                pause_s = 0.2 if isinstance(error, Unavailable) else error.retry_after_s
+                if pause_s is None or time.monotonic() + pause_s >= deadline:
                     raise
                 if not told:
-                    note(f"the index server is away; waiting for it, up to {self.wait_s:.0f} s")
+                    why = "is away" if isinstance(error, Unavailable) else "takes no more for now"
+                    note(f"the index server {why}; waiting for it, up to {self.wait_s:.0f} s")
                 told = True
-                time.sleep(min(0.2, self.wait_s))
+                time.sleep(pause_s)
 
     def _batches(self, found: Survey) -> Iterator[tuple[list[Record], Vectors]]:
         records: list[Record] = []

@@ -114,8 +114,8 @@ class IndexServiceStub:
     """
     ScoreCandidates: _grpc.UnaryUnaryMultiCallable[_index_pb2.ScoreCandidatesRequest, _index_pb2.ScoreCandidatesResponse]
     """Score a campaign's candidates, or every unlabelled item of the pool, with a linear model where they lie, and
-    return the best: nothing but the model and the answer travels. Over the pool on a GPU this is a scan at memory
-    speed, the honest competitor of a candidate pool.
+    return the best: nothing but the model and the answer travels. Over the pool this is a scan of every vector in
+    the host's memory, the honest competitor of a candidate pool.
     NOT_FOUND: no such pool, or (scope CANDIDATES) the campaign has no candidate pool in it. INVALID_ARGUMENT: weights
     of another dimension or not finite; biases not one a class; an unknown strategy; positive_class out of range; count
     is 0 or over max_sample. RESOURCE_EXHAUSTED: over 1,024 classes.
@@ -237,8 +237,8 @@ class IndexServiceAsyncStub(IndexServiceStub):
     """
     ScoreCandidates: _aio.UnaryUnaryMultiCallable[_index_pb2.ScoreCandidatesRequest, _index_pb2.ScoreCandidatesResponse]  # type: ignore[assignment]
     """Score a campaign's candidates, or every unlabelled item of the pool, with a linear model where they lie, and
-    return the best: nothing but the model and the answer travels. Over the pool on a GPU this is a scan at memory
-    speed, the honest competitor of a candidate pool.
+    return the best: nothing but the model and the answer travels. Over the pool this is a scan of every vector in
+    the host's memory, the honest competitor of a candidate pool.
     NOT_FOUND: no such pool, or (scope CANDIDATES) the campaign has no candidate pool in it. INVALID_ARGUMENT: weights
     of another dimension or not finite; biases not one a class; an unknown strategy; positive_class out of range; count
     is 0 or over max_sample. RESOURCE_EXHAUSTED: over 1,024 classes.
@@ -441,8 +441,8 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_index_pb2.ScoreCandidatesResponse, _abc.Awaitable[_index_pb2.ScoreCandidatesResponse]]:
         """Score a campaign's candidates, or every unlabelled item of the pool, with a linear model where they lie, and
-        return the best: nothing but the model and the answer travels. Over the pool on a GPU this is a scan at memory
-        speed, the honest competitor of a candidate pool.
+        return the best: nothing but the model and the answer travels. Over the pool this is a scan of every vector in
+        the host's memory, the honest competitor of a candidate pool.
         NOT_FOUND: no such pool, or (scope CANDIDATES) the campaign has no candidate pool in it. INVALID_ARGUMENT: weights
         of another dimension or not finite; biases not one a class; an unknown strategy; positive_class out of range; count
         is 0 or over max_sample. RESOURCE_EXHAUSTED: over 1,024 classes.

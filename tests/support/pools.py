@@ -30,9 +30,9 @@ class NoWatermarks:
         """Let every write pass."""
 
 
-def index_settings(*, flat_items=1000, max_removed_share=0.5):
+def index_settings(*, flat_items=1000, max_removed_share=0.5, measurable_items=0):
     return IndexSettings(
-        rules=EngineRules(flat_items=flat_items, gpus=0),
+        rules=EngineRules(flat_items=flat_items, gpus=0, measurable_items=measurable_items),
         threads=1,
         seed=0,
         max_removed_share=max_removed_share,

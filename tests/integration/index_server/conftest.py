@@ -25,6 +25,7 @@ LIMITS = {
     "max_sample": 50,
     "max_candidates": 60,
     "max_campaigns": 2,
+    "measurable_items": 0,
 }
 
 

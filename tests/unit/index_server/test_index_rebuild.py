@@ -299,3 +299,44 @@ def test_an_engine_that_misses_its_recall_later_is_given_up_also_after_a_restart
     again = make(pool.spec)
     assert (again.index.engine.name, again.index.recall) == ("flat", 1.0)
     assert all_found(again)
+
+
+def test_an_engine_without_training_waits_for_items_to_be_measured_on(make):
+    pool = make(spec_of(engine="hnsw"), measurable_items=1000)
+    pool.upkeep.run()
+    assert (pool.index.engine.name, pool.upkeep.building) == ("flat", "")
+    pool.upsert([records(names(900))])
+    pool.upkeep.run()
+    assert pool.index.engine.name == "flat"
+    assert "1,000" in pool.index.choice.reason
+    pool.upsert([records(names(200, "more"), seed=1)])
+    pool.upkeep.run()
+    assert pool.index.engine.name == "hnsw"
+    assert pool.index.state.measured_on == 1100
+
+
+def test_recall_is_measured_again_when_the_pool_has_doubled(make):
+    pool = make(spec_of(engine="hnsw"))
+    pool.upsert([records(names(1200))])
+    pool.upkeep.run()
+    pool.upsert([records(names(1100, "more"), seed=1)])
+    pool.upkeep.run()
+    assert pool.index.state.measured_on == 1200
+    pool.upsert([records(names(200, "last"), seed=2)])
+    engine = pool.index.engine
+    pool.upkeep.run()
+    assert (pool.index.engine, pool.index.state.measured_on) == (engine, 2500)
+
+
+def test_an_engine_whose_recall_fell_as_the_pool_grew_is_not_used_on(make, tmp_path):
+    # At its widest it compares 6,400 items by their true distance: enough of 5,000, too few of 23,000.
+    pool = make(spec_of(engine="lsh", options=EngineOptions(lsh_bits=8, refine_factor=1), min_recall=0.99))
+    pool.upsert([uniform(5000)])
+    pool.upkeep.run()
+    assert (pool.index.engine.name, pool.index.recall >= 0.99) == ("lsh", True)
+    for seed in (1, 2):
+        pool.upsert([uniform(9000, seed=seed)])
+    pool.upkeep.run()
+    assert pool.index.engine.name == "flat"
+    assert "lsh was refused" in pool.index.choice.reason
+    assert not (tmp_path / "engine.state").exists()

@@ -57,7 +57,7 @@ def test_above_the_second_mark_a_write_is_told_to_come_again_much_later(machine,
     machine.disk, machine.memory = disk, memory
     with pytest.raises(ResourceExhausted) as caught:
         machine.watermarks().check_write()
-    assert (caught.value.setting, caught.value.retry_after_s) == (setting, 30.0)
+    assert (caught.value.setting, caught.value.retry_after_s) == (setting, 15.0)
 
 
 def test_memory_is_not_looked_at_without_a_limit(machine):
