@@ -71,8 +71,8 @@ class IndexServerSettings(ServiceSettings):
     measurable_items: int = Field(
         1000,
         ge=0,
-        description="Items below which a pool stays exact, whatever engine it asks for: recall is measured on 100 items "
-        "with 100 neighbours each, and of fewer it would say nothing. Lower it for trying out.",
+        description="Items below which a pool stays exact, whatever engine it asks for: recall is measured on 100 "
+        "items with 100 neighbours each, and of fewer it would say nothing. Lower it for trying out.",
     )
     max_removed_share: float = Field(
         0.2,

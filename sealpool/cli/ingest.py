@@ -166,7 +166,7 @@ class Ingest:
         totals.batches += 1
 
     def _patiently(self, upload: Callable[[], index_pb2.UpsertResponse]) -> index_pb2.UpsertResponse:
-        """Upload again while the server is away, or says when to come again: the same items once more change nothing."""
+        """Upload again while the server is away or says when to come again: the same items twice change nothing."""
         deadline = time.monotonic() + self.wait_s
         told = False
         while True:
