@@ -256,7 +256,9 @@ def test_calls_that_never_send_their_message_stop_neither_health_nor_others(star
     with grpc.insecure_channel(running.address) as channel, running.client(retry_for_s=10) as client:
         hostile = [channel.stream_unary(GET_POOL).future(_silence(silent)) for _ in range(30)]
         refused = {call.code() for call in hostile}
-        assert refused == {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
+        # UNAVAILABLE is gRPC's own, on a busy machine, for a call that had not left the client yet.
+        ours = refused - {grpc.StatusCode.UNAVAILABLE}
+        assert ours == {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
         again = [channel.stream_unary(GET_POOL).future(_silence(silent)) for _ in range(30)]
         assert _health(running.address) == health_pb2.HealthCheckResponse.SERVING
         assert client.get_pool("x").version == 1
