@@ -1,6 +1,5 @@
 """What campaigns ask of a pool."""
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +16,7 @@ from index_server.ports import CandidatePolicy, PolicyOptions, Rows, Scores, Sna
 from index_server.reading import PoolReads
 from index_server.records import FloatMatrix, Records
 from index_server.scoring import LinearModel, score_rows
-from sealpool.errors import FailedPrecondition, NotFound
+from sealpool.errors import FailedPrecondition
 from sealpool.runtime.callers import NO_CALLER
 from sealpool.types import ItemId
 
@@ -174,10 +173,9 @@ class PoolCampaigns(PoolReads):
             eligible = table.live_mask()
             version = 0
             if campaign:
-                with contextlib.suppress(NotFound):  # a campaign without a candidate pool has labelled nothing here
-                    view = self._state.campaigns.view(campaign, table)
-                    eligible[view.labelled] = False
-                    version = view.version
+                view = self._state.campaigns.view(campaign, table)
+                eligible[view.labelled] = False
+                version = view.version
             return self._scored(np.flatnonzero(eligible), version, model, strategy, count, positive_class, caller)
 
     def reachability(self, campaign: str, k: int, *, seed: int, caller: Caller = NO_CALLER) -> tuple[int, Reachability]:

@@ -323,6 +323,10 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
             anchors=spec.anchors,
             seed=spec.seed,
         )
+        if spec.growth not in common_pb2.CandidateGrowth.values():
+            raise InvalidArgument("policy.growth", f"{spec.growth} is not a kind of growth")
+        if spec.growth == common_pb2.CANDIDATE_GROWTH_PICK and policy.name != "seals":
+            raise InvalidArgument("policy.growth", f"PICK is for seals, not for {policy.name!r}")
         if spec.k:
             self._check_k("policy.k", spec.k)
         return policy, replace(options, k=min(options.k, self._limits.max_k))

@@ -13,6 +13,8 @@ from index_server.engines.vector_log import vector_log
 from index_server.ports import Rows
 from sealpool.types import Vectors
 
+_LEAST_SHORTLIST: Final = 100
+"""What a refine factor multiplies at least: recall, measured at k = 100, would fall with a shortlist that shrank."""
 MAX_CANDIDATES: Final = 1 << 16
 """Candidates that are compared again at most, unless k is larger: each is a read at a random place."""
 
@@ -49,7 +51,7 @@ class RefinedEngine(FaissCpuEngine):
     def _search(
         self, queries: Vectors, k: int, selector: Any | None, effort: float
     ) -> tuple[NDArray[np.float32], Rows]:
-        wanted = round(k * self._refine_factor * max(effort, self._breadth))
+        wanted = round(max(k, _LEAST_SHORTLIST) * self._refine_factor * max(effort, self._breadth))
         count = min(wanted, max(MAX_CANDIDATES, k), self.size)
         found = self._candidates(queries, count, selector, effort)
         rows, scores = rescored(queries, k, found, metric=self._metric, read=self._vectors.take)

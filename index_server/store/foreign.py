@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from index_server.ports import Addresses, Upload
-from index_server.spec import LanceSource, PoolSpec
+from index_server.spec import LanceSource, Metric, PoolSpec
 from index_server.store.lance_snapshot import Columns, LanceSnapshot
 from sealpool.durable import write_durably
 from sealpool.errors import FailedPrecondition, InvalidArgument
@@ -43,7 +43,7 @@ class ForeignLanceStore:
         except (OSError, ValueError) as error:
             raise InvalidArgument("spec.source.uri", f"cannot be opened as a Lance data set: {error}") from error
         _check_columns(dataset.schema, source, spec)
-        _check_items(_snapshot(dataset, source), source)
+        _check_items(_snapshot(dataset, source), source, spec.metric)
         write_durably(directory / _FILE, json.dumps({"uri": source.uri, "version": dataset.version}).encode())
 
     @classmethod
@@ -157,15 +157,18 @@ def _is_text(column_type: Any) -> bool:
     return bool(pa.types.is_string(column_type) or pa.types.is_large_string(column_type))
 
 
-def _check_items(snapshot: LanceSnapshot, source: LanceSource) -> None:
+def _check_items(snapshot: LanceSnapshot, source: LanceSource, metric: Metric) -> None:
     for field, name in (("id_column", source.id_column), ("vector_column", source.vector_column)):
         if nulls := snapshot.dataset.count_rows(filter=f"`{name}` IS NULL"):
             raise InvalidArgument(f"spec.source.{field}", f"{name!r} is null in {nulls:,} rows")
     _check_ids(snapshot.dataset.to_table(columns=[source.id_column])[source.id_column])
     for batch in snapshot.dataset.to_batches(columns=[source.vector_column], batch_size=4096):
         flat = batch.column(source.vector_column).flatten()
-        if flat.null_count or not np.isfinite(flat.to_numpy(zero_copy_only=False)).all():
+        vectors = flat.to_numpy(zero_copy_only=False).reshape(len(batch), -1)
+        if flat.null_count or not np.isfinite(vectors).all():
             raise InvalidArgument("spec.source.vector_column", "has numbers that are null, NaN or infinite")
+        if metric is Metric.COSINE and not vectors.any(axis=1).all():
+            raise InvalidArgument("spec.source.vector_column", "has zero vectors, which have no direction under cosine")
 
 
 def _check_ids(column: pa.ChunkedArray) -> None:

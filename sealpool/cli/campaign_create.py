@@ -20,6 +20,8 @@ from sealpool.cli.campaign_spec import (
 from sealpool.cli.options import (
     INDEX,
     SCHEDULER,
+    UINT32_MAX,
+    UINT64_MAX,
     AsJson,
     CampaignName,
     Index,
@@ -137,7 +139,7 @@ def create(
     ] = 0,
     anchors: Annotated[
         int,
-        typer.Option(min=0, help="anchoral: anchors a class. 0: 10.", rich_help_panel=_PICKING),
+        typer.Option(min=0, max=UINT32_MAX, help="anchoral: anchors a class. 0: 10.", rich_help_panel=_PICKING),
     ] = 0,
     growth: Annotated[
         Growth,
@@ -189,7 +191,10 @@ def create(
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of every random choice: same seed, same picks.", rich_help_panel=_ROUNDS)
+        int,
+        typer.Option(
+            min=0, max=UINT64_MAX, help="Of every random choice: same seed, same picks.", rich_help_panel=_ROUNDS
+        ),
     ] = 0,
     after_labels: Annotated[
         int,

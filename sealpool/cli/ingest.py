@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +26,8 @@ from sealpool.validation import check_name
 
 MAX_BATCH_BYTES = 256 << 20
 """Vectors of one batch held in memory at most; a batch is cut short where its items are larger."""
+
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -165,13 +168,17 @@ class Ingest:
         totals.pool_version = answer.pool_version
         totals.batches += 1
 
-    def _patiently(self, upload: Callable[[], index_pb2.UpsertResponse]) -> index_pb2.UpsertResponse:
-        """Upload again while the server is away or says when to come again: the same items twice change nothing."""
+    def pool_now(self) -> index_pb2.Pool:
+        """Return the pool as it is, waiting for the server as an upload does."""
+        return self._patiently(lambda: self.index.get_pool(self.pool))
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """Call again while the server is away or says when to come again: the same items twice change nothing."""
         deadline = time.monotonic() + self.wait_s
         told = False
         while True:
             try:
-                return upload()
+                return call()
             except (Unavailable, ResourceExhausted) as error:
                 pause_s = 0.2 if isinstance(error, Unavailable) else error.retry_after_s
                 if pause_s is None or time.monotonic() + pause_s >= deadline:

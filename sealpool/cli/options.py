@@ -29,6 +29,10 @@ INDEX = "127.0.0.1:7301"
 LEARNER = "127.0.0.1:7302"
 SCHEDULER = "127.0.0.1:7303"
 
+UINT32_MAX = (1 << 32) - 1
+UINT64_MAX = (1 << 64) - 1
+"""What the numbers of the contract hold."""
+
 
 def client_options() -> ClientOptions:
     """Return how the command line connects: it gives up soon, because a person waits; TLS by environment."""

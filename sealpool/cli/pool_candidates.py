@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sealpool.cli.options import INDEX, AsJson, CampaignName, Index, PoolName, index_client
+from sealpool.cli.options import INDEX, UINT32_MAX, UINT64_MAX, AsJson, CampaignName, Index, PoolName, index_client
 from sealpool.cli.output import answer_json, count, plain, say, share, table
 from sealpool.v1 import index_pb2
 
@@ -57,8 +57,10 @@ def reach(
     name: PoolName,
     campaign: CampaignName,
     *,
-    k: Annotated[int, typer.Option("--k", min=0, help="Neighbours that an item brings. 0: 100.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sample, where the answer is an estimate.")] = 0,
+    k: Annotated[int, typer.Option("--k", min=0, max=UINT32_MAX, help="Neighbours that an item brings. 0: 100.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=UINT64_MAX, help="Of the sample, where the answer is an estimate.")
+    ] = 0,
     index: Index = INDEX,
     as_json: AsJson = False,
 ) -> None:

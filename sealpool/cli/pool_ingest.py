@@ -133,7 +133,7 @@ def ingest(
                 "with --skip-existing it goes on where it was"
             )
             raise
-        pool = client.get_pool(name)
+        pool = work.pool_now()
     _answer_ingest(name, totals, pool, as_json)
 
 

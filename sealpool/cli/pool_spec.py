@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from sealpool.cli.options import UINT32_MAX
 from sealpool.v1 import common_pb2, index_pb2
 
 
@@ -75,7 +76,7 @@ _ENGINE, _SOURCE = "Engine options (0: the engine's default)", "A Lance data set
 
 
 def _number(what: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(min=0, help=what, rich_help_panel=_ENGINE)
+    option: typer.models.OptionInfo = typer.Option(min=0, max=UINT32_MAX, help=what, rich_help_panel=_ENGINE)
     return option
 
 
@@ -106,7 +107,10 @@ GraphOption = Annotated[
     ),
 ]
 GraphNeighbors = Annotated[
-    int, typer.Option(min=0, help="Neighbours kept for an item; for a larger k the index is searched. 0: 100.")
+    int,
+    typer.Option(
+        min=0, max=UINT32_MAX, help="Neighbours kept for an item; for a larger k the index is searched. 0: 100."
+    ),
 ]
 FromLance = Annotated[
     str,

@@ -304,9 +304,11 @@ class EngineOptions(_message.Message):
     lsh_bits: _builtins.int
     """lsh: bits of a code. Default 2·dimension."""
     refine_factor: _builtins.int
-    """ivf_pq, lsh: times k candidates that are compared by their true distance."""
+    """ivf_pq, lsh: times k (or 100, if more) candidates that are compared by their true"""
     cagra_degree: _builtins.int
-    """cagra: links an item. Default 64."""
+    """distance.
+    cagra: links an item. Default 64.
+    """
     def __init__(
         self,
         *,

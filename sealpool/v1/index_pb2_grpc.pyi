@@ -116,7 +116,7 @@ class IndexServiceStub:
     """Score a campaign's candidates, or every unlabelled item of the pool, with a linear model where they lie, and
     return the best: nothing but the model and the answer travels. Over the pool this is a scan of every vector in
     the host's memory, the honest competitor of a candidate pool.
-    NOT_FOUND: no such pool, or (scope CANDIDATES) the campaign has no candidate pool in it. INVALID_ARGUMENT: weights
+    NOT_FOUND: no such pool, or the campaign that was named has no candidate pool in it. INVALID_ARGUMENT: weights
     of another dimension or not finite; biases not one a class; an unknown strategy; positive_class out of range; count
     is 0 or over max_sample. RESOURCE_EXHAUSTED: over 1,024 classes.
     """
@@ -239,7 +239,7 @@ class IndexServiceAsyncStub(IndexServiceStub):
     """Score a campaign's candidates, or every unlabelled item of the pool, with a linear model where they lie, and
     return the best: nothing but the model and the answer travels. Over the pool this is a scan of every vector in
     the host's memory, the honest competitor of a candidate pool.
-    NOT_FOUND: no such pool, or (scope CANDIDATES) the campaign has no candidate pool in it. INVALID_ARGUMENT: weights
+    NOT_FOUND: no such pool, or the campaign that was named has no candidate pool in it. INVALID_ARGUMENT: weights
     of another dimension or not finite; biases not one a class; an unknown strategy; positive_class out of range; count
     is 0 or over max_sample. RESOURCE_EXHAUSTED: over 1,024 classes.
     """
@@ -443,7 +443,7 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
         """Score a campaign's candidates, or every unlabelled item of the pool, with a linear model where they lie, and
         return the best: nothing but the model and the answer travels. Over the pool this is a scan of every vector in
         the host's memory, the honest competitor of a candidate pool.
-        NOT_FOUND: no such pool, or (scope CANDIDATES) the campaign has no candidate pool in it. INVALID_ARGUMENT: weights
+        NOT_FOUND: no such pool, or the campaign that was named has no candidate pool in it. INVALID_ARGUMENT: weights
         of another dimension or not finite; biases not one a class; an unknown strategy; positive_class out of range; count
         is 0 or over max_sample. RESOURCE_EXHAUSTED: over 1,024 classes.
         """
