@@ -40,22 +40,32 @@ class UpkeepThread:
     def _run(self) -> None:
         pending: dict[Pool, None] = {}
         wait_s: float | None = None
-        while True:
-            try:
-                pool = self._changed.get(timeout=_IDLE_S if wait_s is None else wait_s)
-                if pool is None:
-                    return
+        while self._gather(pending, wait_s):
+            wait_s = self._look_after_all(pending)
+
+    def _gather(self, pending: "dict[Pool, None]", wait_s: float | None) -> bool:
+        """Wait for pools that changed, or for `wait_s`; False when told to stop.
+
+        A function of its own, so that no variable keeps a pool that was deleted, and its memory, while this one waits.
+        """
+        try:
+            pool = self._changed.get(timeout=_IDLE_S if wait_s is None else wait_s)
+            while pool is not None:
                 pending[pool] = None
-                while not self._changed.empty():  # many changes of one pool are one reason to look after it
-                    pool = self._changed.get()
-                    if pool is None:
-                        return
-                    pending[pool] = None
-            except queue.Empty:
-                pass
-            waits = {pool: self._look_after(pool) for pool in pending}
-            pending = {pool: None for pool, wait in waits.items() if wait is not None}
-            wait_s = min((wait for wait in waits.values() if wait is not None), default=None)
+                if self._changed.empty():  # many changes of one pool are one reason to look after it
+                    return True
+                pool = self._changed.get()
+        except queue.Empty:
+            return True
+        return False
+
+    def _look_after_all(self, pending: "dict[Pool, None]") -> float | None:
+        """Look after `pending` pools, leave those to come to again, and return the seconds to the first of them."""
+        waits = {pool: self._look_after(pool) for pool in pending}
+        asking = {pool: wait_s for pool, wait_s in waits.items() if wait_s is not None}
+        pending.clear()
+        pending.update(dict.fromkeys(asking))
+        return min(asking.values(), default=None)
 
     def _look_after(self, pool: "Pool") -> float | None:
         try:

@@ -174,6 +174,11 @@ class PoolIndex:
         return len(self.table)
 
     @property
+    def memory_bytes(self) -> int:
+        """Memory of the engine, and of the table of items without what can be paged out."""
+        return self.engine.memory_bytes + self.table.nbytes
+
+    @property
     def recall(self) -> float:
         """Share of the true neighbours that the engine finds, measured on a sample; 1 for an exact one."""
         return 1.0 if self.report is None else self.report.recall

@@ -133,7 +133,7 @@ def to_pool(status: PoolStatus) -> index_pb2.Pool:
         pool.version, pool.size = status.pool.version, status.pool.size
         pool.engine, pool.device = index.engine.name, index.engine.device
         pool.engine_reason = status.failure or index.choice.reason
-        pool.index_bytes = index.engine.memory_bytes
+        pool.index_bytes = index.memory_bytes
         pool.campaigns.extend(status.pool.campaign_sizes())
         pool.recall = index.recall
         pool.building = status.pool.upkeep.building

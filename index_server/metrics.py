@@ -72,7 +72,7 @@ class PoolCollector(Collector):
             name, engine = pool.spec.name, pool.index.engine
             items.add_metric([name], pool.size)
             versions.add_metric([name], pool.version)
-            memory.add_metric([name], engine.memory_bytes)
+            memory.add_metric([name], pool.index.memory_bytes)
             recall.add_metric([name, engine.name], pool.index.recall)
             graph.add_metric([name], pool.graph_items)
             device_bytes[engine.device] += engine.memory_bytes

@@ -23,12 +23,6 @@ class GraphBuilder:
         self._max_tail = max_tail
         self._next = 0
 
-    @property
-    def coverage(self) -> float:
-        """The share of live items whose list is known; 1 of none."""
-        live = self._graph.live_count
-        return self._graph.known_count / live if live else 1.0
-
     def step(self, batch: int) -> int:
         """Find at most `batch` lists in one search; return how many, 0 when all are known.
 

@@ -66,11 +66,6 @@ class ItemTable:
         """Memory used, without the columns that can be paged out."""
         return self._index.nbytes + len(self._live)
 
-    @property
-    def paged_bytes(self) -> int:
-        """Bytes of the columns that can be paged out."""
-        return 12 * len(self._addresses) + 8 * len(self._ends) + len(self._text)
-
     def append(self, ids: Sequence[ItemId] | pa.Array, addresses: Addresses, lengths: NDArray[np.float32]) -> Rows:
         """Give the next rows to `ids`. An id that has a row already must have been retired before.
 

@@ -1,5 +1,6 @@
 import queue
 import threading
+import weakref
 
 import structlog
 
@@ -74,3 +75,24 @@ def test_one_step_at_a_time_and_stopping_waits_for_it():
 
 def test_one_that_never_began_can_be_stopped():
     UpkeepThread(structlog.get_logger()).stop()
+
+
+class OneStep:
+    """Upkeep that is done once."""
+
+    def run(self):
+        return None
+
+
+class PlainPool:
+    def __init__(self):
+        self.upkeep = OneStep()
+
+
+def test_a_pool_that_nobody_else_has_any_more_is_not_kept():
+    upkeep, pool, gone = started(), PlainPool(), threading.Event()
+    weakref.finalize(pool, gone.set)
+    upkeep.wake(pool)
+    del pool
+    assert gone.wait(20)
+    upkeep.stop()

@@ -111,11 +111,11 @@ def test_more_neighbours_than_the_graph_keeps_are_searched(tmp_path):
 
 def test_a_builder_finds_all_lists_and_goes_on_after_a_restart(tmp_path):
     line = Line(tmp_path, range(20))
-    assert (line.builder.step(8), line.builder.coverage) == (8, 0.4)
+    assert (line.builder.step(8), line.graph.known_count) == (8, 8)
     line.graph.close()
     line = Line(tmp_path, range(20))
     assert [line.builder.step(8) for _ in range(3)] == [8, 4, 0]
-    assert (line.searched, line.builder.coverage) == (12, 1)
+    assert (line.searched, line.graph.known_count) == (12, 20)
     line.nearest()
     assert line.searched == 12
 
