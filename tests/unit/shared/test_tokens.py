@@ -10,8 +10,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from google.protobuf.descriptor import ServiceDescriptor
-from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from prometheus_client import CollectorRegistry
@@ -19,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from sealpool.cli.app import run
 from sealpool.client import ClientOptions, IndexClient
 from sealpool.errors import InvalidArgument, PermissionDenied, Unauthenticated
-from sealpool.runtime.access import INDEX_ACCESS, LEARNER_ACCESS, Access, check_complete, scheduler_access
+from sealpool.runtime.access import INDEX_ACCESS, Access
 from sealpool.runtime.callers import caller_of
 from sealpool.runtime.logs import make_logger
 from sealpool.runtime.server import ServiceServer
@@ -249,44 +247,6 @@ def test_an_expired_token_is_none(tmp_path: Path) -> None:
     assert later.find(secret) is None
 
 
-# The tables
-
-
-@pytest.mark.parametrize(
-    ("service", "access"),
-    [(INDEX, INDEX_ACCESS), (LEARNER, LEARNER_ACCESS), (SCHEDULER, scheduler_access({}.get))],
-)
-def test_every_method_says_what_it_asks_for_in_fields_that_its_request_has(
-    service: ServiceDescriptor,
-    access: Mapping[str, Access],
-) -> None:
-    check_complete(access, [service])
-    for method in service.methods:
-        pools_of = access[method.name].pools_of
-        if pools_of is not None:
-            pools_of(GetMessageClass(method.input_type)())
-
-
-def test_a_method_without_an_entry_stops_the_start() -> None:
-    missing = {name: access for name, access in INDEX_ACCESS.items() if name != "Search"}
-    settings = ServiceSettings()
-    with pytest.raises(ValueError, match="every method and no other: Search"):
-        server_of(settings, io.StringIO(), access=missing)
-
-
-def test_a_campaign_is_its_pools(tmp_path: Path) -> None:
-    access = scheduler_access({"c": "reports-1", "d": "private"}.get)  # type: ignore[arg-type]
-    _, known = make_token("n", role=Role.READ, pools=["reports*"], created=NOW)
-    access["GetCampaign"].check(known, scheduler_pb2.GetCampaignRequest(name="c"))
-    with pytest.raises(PermissionDenied, match="name: 'private' is none of the pools of token 'n'"):
-        access["GetCampaign"].check(known, scheduler_pb2.GetCampaignRequest(name="d"))
-    spec = scheduler_pb2.CampaignSpec(pool="reports-1", evaluation_pool="private")
-    with pytest.raises(PermissionDenied, match="evaluation_pool"):
-        access["CreateCampaign"].check(known, scheduler_pb2.CreateCampaignRequest(spec=spec))
-    with pytest.raises(PermissionDenied, match="some pools only"):
-        scheduler_access()["GetCampaign"].check(known, scheduler_pb2.GetCampaignRequest(name="c"))
-
-
 # The server
 
 
@@ -332,15 +292,6 @@ def test_a_token_for_some_pools_is_refused_others(world: World) -> None:
             with pytest.raises(PermissionDenied, match="'private' is none of the pools of token 'reports'") as caught:
                 call("private")
             assert caught.value.field in ("name", "pool")
-
-
-def test_a_call_that_names_no_pool_is_refused_to_a_token_for_some_pools_alone() -> None:
-    restore = INDEX_ACCESS["RestoreSnapshot"]
-    _, narrow = make_token("n", role=Role.ADMIN, pools=["reports*"], created=NOW)
-    _, wide = make_token("w", role=Role.ADMIN, pools=["*"], created=NOW)
-    restore.check(wide, index_pb2.RestoreSnapshotRequest())
-    with pytest.raises(PermissionDenied, match="for some pools only"):
-        restore.check(narrow, index_pb2.RestoreSnapshotRequest())
 
 
 def test_the_first_message_of_a_stream_decides_and_is_not_lost(world: World) -> None:
@@ -409,6 +360,13 @@ def test_tokens_in_clear_beyond_loopback_are_warned_of(tmp_path: Path) -> None:
     server.start()
     server.stop()
     assert "tokens travel in clear" in log.getvalue()
+
+
+def test_a_method_without_an_entry_stops_the_start() -> None:
+    missing = {name: access for name, access in INDEX_ACCESS.items() if name != "Search"}
+    settings = ServiceSettings()
+    with pytest.raises(ValueError, match="every method and no other: Search"):
+        server_of(settings, io.StringIO(), access=missing)
 
 
 # The client
