@@ -57,10 +57,13 @@ bench-peers: install  ## Measure other vector services on the same vectors, each
 
 install: .venv/installed  ## Make or update .venv
 
+# batchbald_redux asks for torchvision, whose wheels need CUDA's torch and break transformers beside the CPU's; what it is
+# compared by imports none of it.
 # pip, not uv: see docs/development.md. The stamp is written last, so an interrupted install is done again.
 .venv/installed: pyproject.toml constraints.txt
 	.ci/venv.sh "$(PYTHON)" .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps batchbald_redux
 	@touch $@
 
 clean:  ## Remove what the other targets made

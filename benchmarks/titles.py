@@ -79,6 +79,7 @@ def _embed(file: Path, count: int, out: Path) -> None:
     import torch
 
     from learner.encoders import EmbedOptions, Encoders
+    from learner.text_encoder import TextEncoder
 
     spec = find_spec(_ENCODER)
     places = spec.submodule_search_locations if spec is not None else None
@@ -88,6 +89,8 @@ def _embed(file: Path, count: int, out: Path) -> None:
     )
     options = EmbedOptions(encoder=str(folder), max_tokens=64)
     encoder, texts = encoders.get(options.encoder), islice(_texts(file), count)
+    if not isinstance(encoder, TextEncoder):
+        raise TypeError(f"{_ENCODER} is no encoder of texts")
     parts = []
     while window := list(islice(texts, _WINDOW_TEXTS)):
         parts.append(encoder.embed(window, options))

@@ -1,8 +1,8 @@
-"""Write docs/settings.md and docs/metrics.md from the code, or, with --check, say whether they are current."""
+"""Write docs/settings.md, docs/metrics.md and the tables of docs/strategies.md from the code, or compare (--check)."""
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -17,8 +17,11 @@ from learner.settings import LearnerSettings
 from scheduler.metrics import CampaignCollector
 from scheduler.settings import SchedulerSettings
 from scheduler.storage.store import Store
+from sealpool.cli.vocabulary import model_options, needs_words, tasks_words
 from sealpool.runtime.metrics import CallMetrics
 from sealpool.runtime.settings import ServiceSettings
+from sealpool.vocabulary.models import ESTIMATORS, MODELS
+from sealpool.vocabulary.strategies import STRATEGIES, Family, StrategyEntry
 
 DOCS = Path(__file__).parent
 NOTE = "<!-- Written by `make docs` from the code; not edited by hand. -->\n"
@@ -85,7 +88,7 @@ def _metrics_table(service: str) -> Iterator[str]:
         own = list(PoolCollector(PoolCatalog.__new__(PoolCatalog)).describe())
     elif service == "learner":
         instruments.append(LearnerMetrics(registry))  # type: ignore[arg-type]
-        own = list(SizeCollector(candidates=dict, memory=dict, gpu=dict).collect())
+        own = list(SizeCollector(candidates=dict, memory=dict, gpu=dict, waiting=int).collect())
     else:
         own = list(CampaignCollector(Store.__new__(Store)).describe())
     shared = [family for instrument in instruments for family in _families(instrument)]
@@ -105,12 +108,73 @@ def _labels(family: Metric) -> tuple[str, ...]:
     return tuple(family._labelnames)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
+def strategies_page() -> str:
+    """Return docs/strategies.md as it is, with its tables made anew.
+
+    Raises
+    ------
+    ValueError
+        The page lacks the marks around a table.
+    """
+    page = (DOCS / "strategies.md").read_text()
+    tables = {"strategies": _strategies_tables(), "models": _models_table(), "estimators": _estimators_table()}
+    for name, lines in tables.items():
+        begin, end = f"<!-- {name}: written by `make docs` -->\n", f"<!-- {name}: end -->"
+        before, begun, rest = page.partition(begin)
+        _, ended, after = rest.partition(end)
+        if not (begun and ended):
+            raise ValueError(f"docs/strategies.md lacks {begin.strip()} or {end}")
+        page = "".join((before, begin, "\n", *lines, "\n", end, after))
+    return page
+
+
+def _strategies_tables() -> Iterator[str]:
+    for number, family in enumerate(Family):
+        yield ("\n" if number else "") + f"### {family.value[0].upper()}{family.value[1:]}\n\n"
+        yield "| strategy | picks | needs | options | cost | reference | also called |\n|---|---|---|---|---|---|---|\n"
+        for one in STRATEGIES.values():
+            if one.family is family:
+                cells = (one.summary, _needs(one), _names(one.options), one.cost, one.reference, ", ".join(one.aliases))
+                yield _row(one.name, *cells)
+
+
+def _models_table() -> Iterator[str]:
+    yield "| model | what it is | reads | options | reference |\n|---|---|---|---|---|\n"
+    for one in MODELS.values():
+        yield _row(
+            one.name,
+            one.summary,
+            "texts" if one.reads_text else "vectors",
+            ", ".join(model_options(one)),
+            one.reference,
+        )
+
+
+def _estimators_table() -> Iterator[str]:
+    yield "| estimator | what it is | posterior samples | reference |\n|---|---|---|---|\n"
+    for one in ESTIMATORS.values():
+        yield _row(one.name, one.summary, "yes" if one.draws else "no", one.reference)
+
+
+def _row(name: str, *cells: str) -> str:
+    return f"| `{name}` | {' | '.join(_one_line(cell) or '–' for cell in cells)} |\n"
+
+
+def _needs(one: StrategyEntry) -> str:
+    only = "" if tasks_words(one) == "every task" else f"; {tasks_words(one)}"
+    return (", ".join(needs_words(one)) or "nothing") + only
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
+
+
 def main() -> None:
     """Write the pages, or compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit with 1 if a page is stale")
     check = parser.parse_args().check
-    pages = {"settings.md": settings_page(), "metrics.md": metrics_page()}
+    pages = {"settings.md": settings_page(), "metrics.md": metrics_page(), "strategies.md": strategies_page()}
     stale = [name for name, text in pages.items() if not _is_current(DOCS / name, text)]
     if check and stale:
         sys.exit(f"stale pages, run `make docs`: {', '.join(stale)}")

@@ -1,27 +1,36 @@
 """Put the learner together from its settings, and serve it."""
 
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 import torch
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 from learner.checkpoints import CheckpointStore
-from learner.device import gpu_memory, resolve_device
+from learner.choosing import StrategyChooser
+from learner.device import gpu_memory, memory_bytes, resolve_device
 from learner.embedding import Embedder
 from learner.encoders import Encoders
 from learner.evaluation import Evaluator
 from learner.expansion import Expander, HeldCampaigns
+from learner.idle import Every
+from learner.labelled import LabelledReader
 from learner.metrics import LearnerMetrics, SizeCollector
-from learner.ports import Index
+from learner.models import make_classifier
 from learner.predicting import Predictor
+from learner.reembedding.index_port import WritableIndex
+from learner.reembedding.jobs import ReembeddingJobs
 from learner.selecting import Selector
 from learner.servicer import LearnerServicer, RequestLimits
 from learner.settings import LearnerSettings
 from learner.training import Trainer
 from learner.vectors import VectorReader
-from learner.waiting import Turns
+from learner.waiting import TrainingQueue
 from sealpool.client import ClientOptions, IndexClient
 from sealpool.errors import SealpoolError
 from sealpool.runtime.access import LEARNER_ACCESS
@@ -30,17 +39,42 @@ from sealpool.runtime.server import ServiceServer
 from sealpool.runtime.settings import load_settings
 from sealpool.v1 import learner_pb2, learner_pb2_grpc
 
+_UPKEEP_S: Final = 60.0
 
-def build_servicer(
-    settings: LearnerSettings, index: Index, *, registry: CollectorRegistry, log: Logger
-) -> LearnerServicer:
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rooms:
+    """The rooms of the learner, joined. What works in the background begins with `start` and ends with `close`."""
+
+    servicer: LearnerServicer
+    jobs: ReembeddingJobs
+    upkeep: Every
+
+    def start(self) -> None:
+        """Go on with what was under way when the learner stopped."""
+        self.jobs.resume()
+        self.upkeep.start()
+
+    def close(self) -> None:
+        """Stop what works in the background; it goes on after the next start."""
+        self.upkeep.stop()
+        self.jobs.close()
+
+
+def build_rooms(settings: LearnerSettings, index: WritableIndex, *, registry: CollectorRegistry, log: Logger) -> Rooms:
     """Make the rooms of the learner and join them. Raises RuntimeError where the device is not there."""
     device = resolve_device(settings.device)
     metrics = LearnerMetrics(registry)
-    checkpoints = CheckpointStore(settings.data_dir, keep=settings.keep_checkpoints, device=device)
+    make = partial(make_classifier, allow_download=settings.allow_download)
+    checkpoints = CheckpointStore(
+        settings.data_dir, keep=settings.keep_checkpoints, device=device, keep_loaded=settings.keep_models, make=make
+    )
     reader = VectorReader(index, cache_bytes=settings.vector_cache_bytes)
     campaigns = HeldCampaigns(
-        device, limit_bytes=settings.candidate_cache_bytes, device_limit_bytes=settings.device_candidate_bytes
+        device,
+        limit_bytes=settings.candidate_cache_bytes,
+        device_limit_bytes=settings.device_candidate_bytes,
+        idle_s=settings.idle_campaign_s,
     )
     encoders = Encoders(
         device,
@@ -48,32 +82,41 @@ def build_servicer(
         batch_tokens=settings.embed_batch_tokens,
         allow_download=settings.allow_download,
         log=log,
+        compile_models=settings.compile_encoders,
+        classifier_of=lambda campaign, round_number: checkpoints.load_anew(campaign, round_number).classifier,
+    )
+    jobs = ReembeddingJobs(
+        settings.data_dir / "reembedding",
+        index,
+        encoders,
+        batch_items=settings.embed_window_texts,
+        max_waiting=settings.max_waiting_reembeddings,
+        log=log,
+    )
+    queue = TrainingQueue(
+        running=settings.max_trainings,
+        waiting=settings.max_waiting_trainings,
+        memory_bytes=settings.training_memory_bytes or 3 * memory_bytes(device) // 4,
+        setting="max_waiting_trainings",
     )
     registry.register(
         SizeCollector(
             candidates=campaigns.sizes,
             memory=lambda: {"candidates": campaigns.nbytes(), "vectors": reader.cached_bytes},
             gpu=gpu_memory,
+            waiting=lambda: queue.waiting,
         )
     )
-    return LearnerServicer(
+    servicer = LearnerServicer(
         trainer=Trainer(
-            index,
-            reader=reader,
-            checkpoints=checkpoints,
-            turns=Turns(
-                running=settings.max_trainings,
-                waiting=settings.max_waiting_trainings,
-                setting="max_waiting_trainings",
-            ),
-            device=device,
-            metrics=metrics,
+            index, reader=reader, checkpoints=checkpoints, queue=queue, device=device, metrics=metrics, make=make
         ),
         selector=Selector(
             index,
             checkpoints=checkpoints,
             campaigns=campaigns,
             expander=Expander(index, told_per_call=settings.told_per_call),
+            chooser=StrategyChooser(LabelledReader(reader=reader, device=device)),
             device=device,
             metrics=metrics,
             batch_rows=settings.batch_rows,
@@ -93,6 +136,7 @@ def build_servicer(
             window_texts=settings.embed_window_texts,
             max_text_bytes=settings.max_text_bytes,
         ),
+        jobs=jobs,
         limits=RequestLimits(
             max_batch=settings.max_batch,
             max_examples=settings.max_examples,
@@ -100,10 +144,12 @@ def build_servicer(
         ),
         progress_interval_s=settings.progress_interval_s,
     )
+    upkeep = Every(min(_UPKEEP_S, settings.idle_campaign_s), campaigns.release_idle, name="upkeep")
+    return Rooms(servicer=servicer, jobs=jobs, upkeep=upkeep)
 
 
 def build(
-    settings: LearnerSettings, *, registry: CollectorRegistry, log: Logger, index: Index | None = None
+    settings: LearnerSettings, *, registry: CollectorRegistry, log: Logger, index: WritableIndex | None = None
 ) -> ServiceServer:
     """Make the service. It starts with `start` and answers health after `set_serving`.
 
@@ -129,8 +175,10 @@ def build(
         client = IndexClient(settings.index_server, options=_client_options(settings))
         server.on_close(client.close)
         index = client
-    servicer = build_servicer(settings, index, registry=registry, log=log)
-    learner_pb2_grpc.add_LearnerServiceServicer_to_server(servicer, server.grpc_server)
+    rooms = build_rooms(settings, index, registry=registry, log=log)
+    learner_pb2_grpc.add_LearnerServiceServicer_to_server(rooms.servicer, server.grpc_server)
+    server.on_close(rooms.close)
+    rooms.start()
     return server
 
 
@@ -149,6 +197,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the learner; return the exit status."""
     try:
         settings = load_settings(LearnerSettings, argv, program="sealpool learner")
+        # The libraries' progress bars would stand between our lines of log; read when transformers is first imported.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         if settings.threads:
             torch.set_num_threads(settings.threads)
         server = build(settings, registry=CollectorRegistry(), log=make_logger(settings, "learner"))

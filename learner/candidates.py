@@ -7,13 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.draws import Keys, keys_of
-from learner.ports import CandidateUpdate
+from learner.index_port import CandidateUpdate
 from sealpool.types import ItemId, Items, Vectors
 
 Slot = NewType("Slot", int)
 """Where a candidate lies in the arrays of a `Candidates`. Changes with every update; never leaves the learner."""
 
 _FIRST_CAPACITY = 1024
+_ENTRY_BYTES = 200
+_TEXT_BYTES = 60
+"""What an id with its two places, and a text beside its characters, takes, about."""
 _BLOCK = 8192
 """Rows taken to float64 at once."""
 
@@ -22,25 +25,47 @@ class Candidates:
     """Ids and vectors of candidates in slots 0 to size − 1, in no particular order.
 
     Grows by doubling; the slots of removed items are taken by the last ones. One thread at a time.
+
+    Parameters
+    ----------
+    with_texts
+        Whether the items' texts are kept beside their vectors.
+    limit_bytes
+        Past which the vectors are let go: `streamed`. They are then to be read from the index server.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_texts: bool = False, limit_bytes: int | None = None) -> None:
         self.version = 0
+        self.with_texts = with_texts
+        self.streamed = False
+        self._limit = limit_bytes
+        self._texts: list[str] = []
         self._ids: list[ItemId] = []
         self._slot_of: dict[ItemId, Slot] = {}
         self._vectors: Vectors = np.empty((0, 0), np.float32)
         self._inverse_lengths: NDArray[np.float32] = np.empty(0, np.float32)
         self._keys: Keys = np.empty(0, np.uint64)
         self._direction_sum: NDArray[np.float64] = np.empty(0)
+        self._text_bytes = 0
         self._changed: list[NDArray[np.int64]] = []
 
     def __len__(self) -> int:
         return len(self._ids)
 
     @property
+    def dimension(self) -> int:
+        """Of the vectors; 0 before the first came."""
+        return int(self._vectors.shape[1])
+
+    @property
     def vectors(self) -> Vectors:
-        """(n, d) float32, a view that the next update makes void."""
+        """(n, d) float32, a view that the next update makes void. Not where `streamed`."""
         return self._vectors[: len(self)]
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """(n) texts, where they are kept."""
+        return self._texts
 
     @property
     def inverse_lengths(self) -> NDArray[np.float32]:
@@ -54,7 +79,7 @@ class Candidates:
 
     @property
     def direction(self) -> NDArray[np.float64]:
-        """(d,) float64 mean unit vector; a zero vector counts as 0.
+        """(d,) float64 mean unit vector; a zero vector counts as 0. Not where `streamed`.
 
         In float32 its last bits would tell in what order items came.
         """
@@ -62,8 +87,9 @@ class Candidates:
 
     @property
     def nbytes(self) -> int:
-        """Memory of vectors and, about, of ids."""
-        return self._vectors.nbytes + self._inverse_lengths.nbytes + self._keys.nbytes + 200 * len(self)
+        """Memory of vectors and, about, of ids and texts."""
+        arrays = self._vectors.nbytes + self._inverse_lengths.nbytes + self._keys.nbytes
+        return arrays + _ENTRY_BYTES * len(self) + self._text_bytes
 
     def id_at(self, slot: Slot) -> ItemId:
         """Return the item that lies in a slot now."""
@@ -89,7 +115,14 @@ class Candidates:
         self._put(update.added)
         self.version = update.info.version
 
+    def forget(self, ids: Sequence[ItemId]) -> None:
+        """Drop items that the pool has lost. The index server will tell of them with the next update."""
+        self._remove(ids)
+
     def _clear(self) -> None:
+        self.streamed = False
+        self._texts.clear()
+        self._text_bytes = 0
         self._ids.clear()
         self._slot_of.clear()
         self._vectors = np.empty((0, 0), np.float32)
@@ -102,6 +135,7 @@ class Candidates:
         if not len(gone):
             return
         self._direction_sum -= self._unit_sum(gone)
+        self._text_bytes -= sum(_TEXT_BYTES + len(self._texts[slot]) for slot in gone.tolist() if self.with_texts)
         size = len(self) - len(gone)
         for slot in gone.tolist():
             del self._slot_of[self._ids[slot]]
@@ -112,15 +146,20 @@ class Candidates:
             item_id = self._ids[mover]
             self._ids[hole] = item_id
             self._slot_of[item_id] = Slot(hole)
-        del self._ids[size:]
+            if self.with_texts:
+                self._texts[hole] = self._texts[mover]
+        del self._ids[size:], self._texts[size:]
         for array in (self._vectors, self._inverse_lengths, self._keys):
-            array[holes] = array[movers]
+            if len(array):  # streamed vectors have no rows
+                array[holes] = array[movers]
         self._changed.append(holes)
         if not size:
             self._direction_sum[:] = 0
 
     def _unit_sum(self, slots: NDArray[np.int64]) -> NDArray[np.float64]:
         total = np.zeros(self._vectors.shape[1])
+        if self.streamed:
+            return total
         for start in range(0, len(slots), _BLOCK):
             block = slots[start : start + _BLOCK]
             total += self._inverse_lengths[block].astype(np.float64) @ self._vectors[block].astype(np.float64)
@@ -136,11 +175,24 @@ class Candidates:
         self._direction_sum -= self._unit_sum(replaced)
         slots = np.fromiter((self._slot_for(item_id) for item_id in items.ids), np.int64, len(items))
         lengths = np.sqrt(np.einsum("ij,ij->i", items.vectors, items.vectors, dtype=np.float64))
-        self._vectors[slots] = items.vectors
+        if not self.streamed:
+            self._vectors[slots] = items.vectors
+        self._put_texts(items, slots)
         self._inverse_lengths[slots] = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
         self._keys[slots] = keys_of(items.ids)
         self._direction_sum += self._unit_sum(slots)
         self._changed.append(slots)
+
+    def _put_texts(self, items: Items, slots: NDArray[np.int64]) -> None:
+        if not self.with_texts:
+            return
+        if items.payloads is None:
+            raise AssertionError("candidates came without texts")
+        self._texts += [""] * (len(self) - len(self._texts))
+        for slot, payload in zip(slots.tolist(), items.payloads, strict=True):
+            before = self._texts[slot]
+            self._text_bytes += len(payload.text) - len(before) + (0 if before else _TEXT_BYTES)
+            self._texts[slot] = payload.text
 
     def _slot_for(self, item_id: ItemId) -> Slot:
         slot = self._slot_of.get(item_id)
@@ -153,10 +205,19 @@ class Candidates:
         if self._vectors.shape[1] != dimension:  # the first items; later ones come from the same pool
             self._vectors = np.empty((0, dimension), np.float32)
             self._direction_sum = np.zeros(dimension)
-        held = len(self._vectors)
+        if self._limit is not None and size * dimension * 4 > self._limit:
+            self.streamed = True
+            self._vectors = np.empty((0, dimension), np.float32)
+            self._changed.clear()
+        held = len(self._keys)
         if size <= held:
             return
-        extra = max(size, 2 * held, _FIRST_CAPACITY) - held
-        self._vectors = np.concatenate([self._vectors, np.empty((extra, dimension), np.float32)])
+        # Twice as many each time, but no more than fit: one more would be let go with all the others.
+        extra = max(size, min(2 * held, self._most(dimension, size)), _FIRST_CAPACITY) - held
+        if not self.streamed:
+            self._vectors = np.concatenate([self._vectors, np.empty((extra, dimension), np.float32)])
         self._inverse_lengths = np.concatenate([self._inverse_lengths, np.empty(extra, np.float32)])
         self._keys = np.concatenate([self._keys, np.empty(extra, np.uint64)])
+
+    def _most(self, dimension: int, size: int) -> int:
+        return max(size, self._limit // (4 * dimension)) if self._limit is not None else 2 * size

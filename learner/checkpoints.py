@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -12,17 +15,31 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from learner.models import MODELS, make_classifier
-from learner.ports import Classifier, ModelOptions
+from learner.models import make_classifier
+from learner.options import ModelOptions, NeuralOptions, Precision, Retrain, TextOptions, UncertaintyOptions
+from learner.ports import Classifier, MakeClassifier
 from learner.problem import Problem, Task
 from sealpool.durable import make_directory, write_durably
 from sealpool.errors import FailedPrecondition, NotFound
 from sealpool.validation import check_name
+from sealpool.vocabulary.models import MODELS
 
-FORMAT = 1
+FORMAT = 2
 """Of the metadata. Raised when an older learner would misread a newer checkpoint."""
 
 _SUFFIX = ".safetensors"
+
+_Stamp = tuple[int, int, int]
+"""What a file was when it was read: time, inode, size."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """A temperature, and the expected calibration errors of the validation items that it was fitted on."""
+
+    temperature: float
+    error_before: float
+    error_after: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +56,10 @@ class CheckpointInfo:
         Examples with each class.
     pool, pool_version, dimension
         Where the vectors came from, and how long they are.
-    examples, missing, iterations, loss
-        As in the proto's TrainResult.
+    examples, missing, iterations, loss, validation_examples, validation_score, warm_from_round, notes
+        As in the proto's TrainResult; the score is None without validation items.
+    calibration
+        None where no temperature was fitted.
     """
 
     campaign: str
@@ -58,6 +77,11 @@ class CheckpointInfo:
     missing: int
     iterations: int
     loss: float
+    validation_examples: int
+    validation_score: float | None
+    warm_from_round: int | None
+    calibration: Calibration | None
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,12 +101,28 @@ class CheckpointStore:
     ----------
     keep
         Rounds of a campaign whose checkpoints stay; saving one more removes the oldest.
+    keep_loaded
+        Checkpoints that stay in memory: a round asks for its own three times.
+    make
+        Makes the model that a checkpoint's arrays are put into.
     """
 
-    def __init__(self, data_dir: Path, *, keep: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        keep: int,
+        device: torch.device,
+        keep_loaded: int = 2,
+        make: MakeClassifier = make_classifier,
+    ) -> None:
         self._root = data_dir / "campaigns"
         self._keep = keep
         self._device = device
+        self._keep_loaded = keep_loaded
+        self._make = make
+        self._guard = threading.Lock()
+        self._loaded: OrderedDict[tuple[str, int], tuple[_Stamp, Checkpoint]] = OrderedDict()
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, replacing that of the same round. When this returns, it is on disk."""
@@ -91,11 +131,11 @@ class CheckpointStore:
         metadata = {"format": str(FORMAT), "digest": _digest(arrays), "checkpoint": _to_json(info)}
         directory = self._directory(info.campaign)
         make_directory(directory)
-        write_durably(directory / f"{info.round}{_SUFFIX}", safetensors.numpy.save(arrays, metadata))
+        write_durably(self._path(info.campaign, info.round), safetensors.numpy.save(arrays, metadata))
         self._prune(info.campaign, written=info.round)
 
     def load(self, campaign: str, round_number: int) -> Checkpoint:
-        """Return the checkpoint of a round.
+        """Return the checkpoint of a round, which others may be using at the same time.
 
         Raises
         ------
@@ -104,11 +144,30 @@ class CheckpointStore:
         FailedPrecondition
             It was written by another version of the learner, or is damaged: train the round again.
         """
-        path = self._directory(campaign) / f"{round_number}{_SUFFIX}"
+        key = (campaign, round_number)
         try:
-            metadata, arrays = _read(path)
+            stamp = _stamp(self._path(campaign, round_number))
         except FileNotFoundError as error:  # also one that was pruned just now
-            raise NotFound("checkpoint", f"{campaign}, round {round_number}", field="header.round") from error
+            raise _no_checkpoint(campaign, round_number) from error
+        with self._guard:
+            held = self._loaded.get(key)
+            if held is not None and held[0] == stamp:
+                self._loaded.move_to_end(key)
+                return held[1]
+        checkpoint = self.load_anew(campaign, round_number)
+        with self._guard:
+            self._loaded[key] = (stamp, checkpoint)
+            self._loaded.move_to_end(key)
+            while len(self._loaded) > self._keep_loaded:
+                self._loaded.popitem(last=False)
+        return checkpoint
+
+    def load_anew(self, campaign: str, round_number: int) -> Checkpoint:
+        """Return the checkpoint of a round for the caller alone, who may train its model on. Raises as `load` does."""
+        try:
+            metadata, arrays = _read(self._path(campaign, round_number))
+        except FileNotFoundError as error:
+            raise _no_checkpoint(campaign, round_number) from error
         except SafetensorError as error:
             raise _damaged(campaign, round_number, error) from error
         written_as = metadata.get("format", "none")
@@ -118,13 +177,13 @@ class CheckpointStore:
                 f"{FORMAT}: train the round again"
             )
         try:
-            return _restore(metadata, arrays, self._device)
+            return _restore(metadata, arrays, self._device, self._make)
         except (ValueError, KeyError, TypeError) as error:
             raise _damaged(campaign, round_number, error) from error
 
     def latest_round(self, campaign: str) -> int:
         """Return the highest round with a checkpoint; raise NotFound if there is none."""
-        rounds = self._rounds(campaign)
+        rounds = self.rounds(campaign)
         if not rounds:
             raise NotFound("checkpoint", campaign, field="campaign")
         return rounds[-1]
@@ -132,14 +191,27 @@ class CheckpointStore:
     def _directory(self, campaign: str) -> Path:
         return self._root / check_name("campaign", campaign)
 
-    def _rounds(self, campaign: str) -> list[int]:
+    def _path(self, campaign: str, round_number: int) -> Path:
+        return self._directory(campaign) / f"{round_number}{_SUFFIX}"
+
+    def rounds(self, campaign: str) -> list[int]:
+        """Return the rounds of a campaign that have a checkpoint, ascending."""
         paths = self._directory(campaign).glob(f"*{_SUFFIX}")
         return sorted(int(path.stem) for path in paths if path.stem.isdecimal())
 
     def _prune(self, campaign: str, *, written: int) -> None:
-        for round_number in self._rounds(campaign)[: -self._keep]:
+        for round_number in self.rounds(campaign)[: -self._keep]:
             if round_number != written:
-                (self._directory(campaign) / f"{round_number}{_SUFFIX}").unlink(missing_ok=True)
+                self._path(campaign, round_number).unlink(missing_ok=True)
+
+
+def _stamp(path: Path) -> _Stamp:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def _no_checkpoint(campaign: str, round_number: int) -> NotFound:
+    return NotFound("checkpoint", f"{campaign}, round {round_number}", field="header.round")
 
 
 def _read(path: Path) -> tuple[Mapping[str, str], dict[str, NDArray[np.generic]]]:
@@ -148,12 +220,15 @@ def _read(path: Path) -> tuple[Mapping[str, str], dict[str, NDArray[np.generic]]
 
 
 def _restore(
-    metadata: Mapping[str, str], arrays: Mapping[str, NDArray[np.generic]], device: torch.device
+    metadata: Mapping[str, str],
+    arrays: Mapping[str, NDArray[np.generic]],
+    device: torch.device,
+    make: MakeClassifier,
 ) -> Checkpoint:
     if metadata["digest"] != _digest(arrays):
         raise ValueError("the arrays are not those that were written")
     info = _from_json(metadata["checkpoint"])
-    classifier = make_classifier(info.model, info.problem)
+    classifier = make(info.model, info.problem)
     classifier.load(arrays, device=device)
     return Checkpoint(info=info, classifier=classifier)
 
@@ -173,19 +248,31 @@ def _digest(arrays: Mapping[str, NDArray[np.generic]]) -> str:
 
 
 def _to_json(info: CheckpointInfo) -> str:
-    fields = asdict(info)
-    fields["problem"]["task"] = info.problem.task.value
-    return json.dumps(fields)
+    return json.dumps(asdict(info), default=lambda value: value.value)  # the only other type is Enum
 
 
 def _from_json(text: str) -> CheckpointInfo:
     fields = json.loads(text)
-    problem, model = fields.pop("problem"), fields.pop("model")
-    if model["name"] not in MODELS:
-        raise ValueError(f"its model {model['name']!r} is unknown here")
+    problem, calibration = fields.pop("problem"), fields.pop("calibration")
     return CheckpointInfo(
         problem=Problem(task=Task(problem["task"]), classes=tuple(problem["classes"])),
-        model=ModelOptions(**model),
+        model=_model_options(fields.pop("model")),
         class_counts=tuple(fields.pop("class_counts")),
+        notes=tuple(fields.pop("notes")),
+        calibration=None if calibration is None else Calibration(**calibration),
         **fields,
+    )
+
+
+def _model_options(model: dict[str, Any]) -> ModelOptions:
+    if model["name"] not in MODELS:
+        raise ValueError(f"its model {model['name']!r} is unknown here")
+    neural, retrain = model.pop("neural"), model.pop("retrain")
+    hidden, precision = neural.pop("hidden"), neural.pop("precision")
+    return ModelOptions(
+        neural=NeuralOptions(hidden=tuple(hidden), precision=Precision(precision), **neural),
+        retrain=Retrain(retrain),
+        uncertainty=UncertaintyOptions(**model.pop("uncertainty")),
+        text=TextOptions(**model.pop("text")),
+        **model,
     )

@@ -1,10 +1,12 @@
 """Where models and candidates are computed with."""
 
+import os
 from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from learner.candidates import Candidates
 
@@ -32,6 +34,13 @@ def gpu_memory() -> Mapping[str, int]:
     return {f"cuda:{number}": torch.cuda.memory_reserved(number) for number in range(torch.cuda.device_count())}
 
 
+def memory_bytes(device: torch.device) -> int:
+    """Return the memory of a device: a GPU's own, or this machine's."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 class Mirror:
     """A copy of a campaign's candidate vectors on a device, brought up to date by the slots that changed.
 
@@ -50,10 +59,20 @@ class Mirror:
             return self._copy[start:stop]
         return torch.from_numpy(candidates.vectors[start:stop]).to(self._device)
 
+    def take(self, candidates: Candidates, slots: NDArray[np.int64]) -> torch.Tensor:
+        """Return the vectors of some slots on the device, in that order. `sync` came before."""
+        if self._copy is not None:
+            return self._copy[torch.from_numpy(slots).to(self._device)]
+        return torch.from_numpy(candidates.vectors[slots]).to(self._device)
+
+    def unused(self) -> "Mirror":
+        """Return one like it for other candidates, which holds nothing."""
+        return Mirror(self._device, limit_bytes=self._limit)
+
     def sync(self, candidates: Candidates) -> None:
         """Take over what changed since the last call."""
         changed = candidates.take_changed_slots()
-        if self._device.type == "cpu" or candidates.vectors.nbytes > self._limit:
+        if self._device.type == "cpu" or candidates.streamed or candidates.vectors.nbytes > self._limit:
             self._copy = None
             return
         size, dimension = candidates.vectors.shape

@@ -1,105 +1,33 @@
-"""Hugging Face encoders: texts in, vectors out."""
+"""Hugging Face encoders by name: texts or images in, vectors out."""
 
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from learner.text_encoder import EmbedOptions, Pooling, TextEncoder
+from learner.vision import VisionEncoder, reads_images
 from sealpool.errors import FailedPrecondition
 from sealpool.runtime.logs import Logger
-from sealpool.types import Vectors
 
-_NO_LIMIT = 1 << 20
-"""Tokenizers without a limit of their own say 10³⁰."""
+__all__ = ["EmbedOptions", "Encoder", "Encoders", "HasEncoder", "Pooling"]
+
 _FIELD = "header.encoder"
 _SHOWN = 256
 """Characters of a name that a message repeats."""
 
-
-class Pooling(Enum):
-    """How token vectors become one vector."""
-
-    MEAN = "mean"  # over the tokens that are not padding
-    CLS = "cls"  # the first token
+Encoder = TextEncoder | VisionEncoder
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EmbedOptions:
-    """How texts are embedded. `max_tokens` 0 means the encoder's own limit."""
+class HasEncoder(Protocol):
+    """What a checkpoint's classifier must be for its encoder to be taken out of it."""
 
-    encoder: str
-    pooling: Pooling = Pooling.MEAN
-    normalize: bool = True
-    max_tokens: int = 0
-
-
-class Encoder:
-    """A loaded encoder. Calls take turns: a tokenizer keeps its truncation between calls, and a GPU its memory.
-
-    Parameters
-    ----------
-    batch_tokens
-        Tokens, padding included, that go through the model at once.
-    """
-
-    def __init__(self, tokenizer: Any, model: Any, *, device: torch.device, batch_tokens: int) -> None:
-        self._tokenizer = tokenizer
-        self._model = model
-        self._device = device
-        self._batch_tokens = batch_tokens
-        self._lock = threading.Lock()
-        positions = getattr(model.config, "max_position_embeddings", None) or _NO_LIMIT
-        self._limit = min(int(tokenizer.model_max_length), int(positions), _NO_LIMIT)
-
-    def embed(self, texts: Sequence[str], options: EmbedOptions) -> Vectors:
-        """Return one vector a text, (n, d) float32, in the order of the texts.
-
-        Texts are batched by length, so that little padding is computed.
-        """
-        limit = min(options.max_tokens or self._limit, self._limit)
-        with self._lock, torch.inference_mode():
-            tokens = self._tokenizer(list(texts), truncation=True, max_length=limit, padding=False)
-            lengths = np.array([len(ids) for ids in tokens["input_ids"]])
-            order = np.argsort(-lengths, kind="stable")
-            vectors: Vectors | None = None
-            for rows in _batches(order, lengths, self._batch_tokens):
-                some = self._forward({name: [values[row] for row in rows] for name, values in tokens.items()}, options)
-                if vectors is None:
-                    vectors = np.empty((len(texts), some.shape[1]), np.float32)
-                vectors[rows] = some
-        if vectors is None:
-            raise ValueError("no text to embed")
-        return vectors
-
-    def _forward(self, tokens: dict[str, Any], options: EmbedOptions) -> Vectors:
-        batch = self._tokenizer.pad(tokens, return_tensors="pt").to(self._device)
-        last = self._model(**batch).last_hidden_state.float()
-        if options.pooling is Pooling.CLS:
-            pooled = last[:, 0]
-        else:
-            mask = batch["attention_mask"][..., None].float()
-            pooled = (last * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1)
-        if options.normalize:
-            pooled = torch.nn.functional.normalize(pooled, dim=1)
-        vectors: Vectors = pooled.cpu().numpy()
-        return vectors
-
-
-def _batches(order: NDArray[np.int64], lengths: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Cut rows, longest first, into batches of at most `tokens` tokens as padded; a batch has one row at least."""
-    start = 0
-    while start < len(order):
-        rows = max(1, tokens // max(1, int(lengths[order[start]])))
-        yield order[start : start + rows]
-        start += rows
+    def encoder(self) -> tuple[Any, Any]:
+        """Return the tokenizer and the model, without its classification head."""
 
 
 class Encoders:
@@ -109,18 +37,34 @@ class Encoders:
     ----------
     keep
         How many stay loaded.
+    batch_tokens
+        Tokens, padding included, that go through a model at once; a patch of an image counts as one.
     allow_download
         Whether a name that is not on this machine is fetched from the Hugging Face hub.
+    compile_models
+        Whether models go through torch.compile on a GPU; the first batches are slow then. No meaning on a CPU.
+    classifier_of
+        Returns the classifier of a checkpoint by campaign and round; raises NotFound if there is none.
     """
 
     def __init__(
-        self, device: torch.device, *, keep: int, batch_tokens: int, allow_download: bool, log: Logger
+        self,
+        device: torch.device,
+        *,
+        keep: int,
+        batch_tokens: int,
+        allow_download: bool,
+        log: Logger,
+        compile_models: bool = False,
+        classifier_of: Callable[[str, int], object] | None = None,
     ) -> None:
         self._device = device
         self._keep = keep
         self._batch_tokens = batch_tokens
         self._allow_download = allow_download
         self._log = log
+        self._compile = compile_models and device.type == "cuda"
+        self._classifier_of = classifier_of
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, Encoder] = OrderedDict()
 
@@ -141,6 +85,27 @@ class Encoders:
                 self._loaded.popitem(last=False)
             return encoder
 
+    def of_checkpoint(self, campaign: str, round_number: int) -> TextEncoder:
+        """Return the encoder that was fine-tuned in a round. It is not kept loaded.
+
+        Raises
+        ------
+        NotFound
+            There is no such checkpoint.
+        FailedPrecondition
+            Its model has no encoder of texts.
+        """
+        if self._classifier_of is None:
+            raise FailedPrecondition("this learner takes no encoders out of checkpoints", field="checkpoint")
+        classifier = self._classifier_of(campaign, round_number)
+        if not hasattr(classifier, "encoder"):
+            raise FailedPrecondition(
+                f"the model of {campaign!r}, round {round_number}, is no transformer: it has no encoder of texts",
+                field="checkpoint",
+            )
+        tokenizer, model = cast(HasEncoder, classifier).encoder()
+        return self._of_texts(f"{campaign}, round {round_number}", tokenizer, model)
+
     def _load(self, name: str) -> Encoder:
         is_directory = os.path.isdir(name)  # noqa: PTH112 - Path.is_dir raises where a name is too long for a path
         if not is_directory and _is_path(name):
@@ -148,22 +113,47 @@ class Encoders:
                 f"encoder: no such directory on the learner's machine: {name[:_SHOWN]}", field=_FIELD
             )
         # Here, because it takes 1.4 s that a learner which embeds nothing should not pay at start.
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
         options = {"local_files_only": not self._allow_download, "trust_remote_code": False}
-        half = torch.bfloat16 if self._device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
-        dtype = half if self._device.type == "cuda" else torch.float32
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name, **options)
-            model = AutoModel.from_pretrained(name, dtype=dtype, **options)
+            model = AutoModel.from_pretrained(name, dtype=self._dtype(), **options)
+            for_images = reads_images(model)
+            before = (AutoImageProcessor if for_images else AutoTokenizer).from_pretrained(name, **options)
         except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
             # The libraries' own words name hosts and options that callers do not have; they are for the log.
             self._log.warning("encoder cannot be loaded", encoder=name, reason=str(error).strip())
             problem = self._problem(error, is_directory=is_directory)
             raise FailedPrecondition(f"encoder {name[:_SHOWN]!r} {problem}", field=_FIELD) from error
+        if not for_images:
+            return self._of_texts(name, before, model)
+        return VisionEncoder(
+            before, self._placed(model), name=name, device=self._device, batch_tokens=self._batch_tokens, log=self._log
+        )
+
+    def _of_texts(self, name: str, tokenizer: Any, model: Any) -> TextEncoder:
         if tokenizer.pad_token is None:
             raise FailedPrecondition(f"encoder {name!r} has no padding token", field=_FIELD)
-        return Encoder(tokenizer, model.to(self._device).eval(), device=self._device, batch_tokens=self._batch_tokens)
+        return TextEncoder(
+            tokenizer,
+            self._placed(model),
+            name=name,
+            device=self._device,
+            batch_tokens=self._batch_tokens,
+            log=self._log,
+        )
+
+    def _placed(self, model: Any) -> Any:
+        placed = model.to(self._device, self._dtype()).eval()
+        if self._compile:
+            # In place, so that the model keeps its configuration. Lengths differ from batch to batch.
+            placed.compile(dynamic=True)
+        return placed
+
+    def _dtype(self) -> torch.dtype:
+        if self._device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
     def _problem(self, error: Exception, *, is_directory: bool) -> str:
         if is_directory:

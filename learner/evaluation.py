@@ -9,14 +9,17 @@ import torch
 from numpy.typing import NDArray
 
 from learner.checkpoints import CheckpointStore
+from learner.index_port import Index
 from learner.metrics import LearnerMetrics
 from learner.pools import check_dimension, usable_pool
-from learner.ports import CancelCheck, Classifier, Index
+from learner.ports import CancelCheck, Classifier
 from learner.predicting import predict
 from learner.problem import Problem, Targets, check_labels, encode_targets
-from learner.vectors import VectorReader
+from learner.scoring import TEXT_ROWS
+from learner.uncertainty.calibration import expected_calibration_error
+from learner.vectors import FoundItems, VectorReader
 from sealpool.errors import Cancelled, FailedPrecondition
-from sealpool.types import LabelledItems, Vectors
+from sealpool.types import LabelledItems
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +43,7 @@ class Quality:
     micro_f1: float
     macro_roc_auc: float
     mean_average_precision: float
+    expected_calibration_error: float
     classes: tuple[ClassQuality, ...]
 
 
@@ -61,13 +65,7 @@ def measure(problem: Problem, probabilities: NDArray[np.float32], targets: Targe
     are of one class against the rest, and NaN unless the class has both a positive and a negative. F1 is NaN where a
     class is neither there nor predicted. Means leave NaN out.
     """
-    if problem.multilabel:
-        truth: NDArray[np.bool_] = targets.astype(np.bool_)
-        predicted = probabilities > 0.5
-    else:
-        columns = np.arange(len(problem.classes))
-        truth = targets[:, None] == columns
-        predicted = probabilities.argmax(axis=1)[:, None] == columns
+    truth, predicted = _truth_and_predicted(problem, probabilities, targets)
     supports = truth.sum(axis=0)
     ranked = [
         _ranking(truth[:, column], probabilities[:, column]) if 0 < support < len(truth) else (np.nan, np.nan)
@@ -83,11 +81,27 @@ def measure(problem: Problem, probabilities: NDArray[np.float32], targets: Targe
         micro_f1=float(_f1(right.sum(), (supports + claimed).sum())),
         macro_roc_auc=_mean(roc_auc),
         mean_average_precision=_mean(average_precision),
+        expected_calibration_error=expected_calibration_error(problem, probabilities, targets),
         classes=tuple(
             ClassQuality(name=name, support=int(support), average_precision=float(ap), roc_auc=float(auc), f1=float(f))
             for name, support, ap, auc, f in zip(problem.classes, supports, average_precision, roc_auc, f1, strict=True)
         ),
     )
+
+
+def macro_f1(problem: Problem, probabilities: NDArray[np.float32], targets: Targets) -> float:
+    """Return the mean F1 of those classes that are there or predicted, as `measure` does; n ≥ 1."""
+    truth, predicted = _truth_and_predicted(problem, probabilities, targets)
+    return _mean(_f1((truth & predicted).sum(axis=0), truth.sum(axis=0) + predicted.sum(axis=0)))
+
+
+def _truth_and_predicted(
+    problem: Problem, probabilities: NDArray[np.float32], targets: Targets
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    if problem.multilabel:
+        return targets.astype(np.bool_), probabilities > 0.5
+    columns = np.arange(len(problem.classes))
+    return targets[:, None] == columns, probabilities.argmax(axis=1)[:, None] == columns
 
 
 def _ranking(truth: NDArray[np.bool_], scores: NDArray[np.float32]) -> tuple[float, float]:
@@ -158,10 +172,10 @@ class Evaluator:
         problem = checkpoint.info.problem
         check_labels(problem, examples.labels)
         check_dimension("header.pool", pool, checkpoint)
-        found = self._reader.read(pool, examples.ids)
+        found = self._reader.read(pool, examples.ids, texts=checkpoint.classifier.needs_text)
         if not len(found.rows):
             raise FailedPrecondition(f"none of the {len(examples):,} examples is in pool {pool_name!r}")
-        probabilities = self._probabilities(checkpoint.classifier, found.vectors, cancelled)
+        probabilities = self._probabilities(checkpoint.classifier, found, cancelled)
         labels: Sequence[Sequence[int]] = [examples.labels[row] for row in found.rows]
         quality = measure(problem, probabilities, encode_targets(problem, labels))
         seconds = self._clock() - started
@@ -174,10 +188,13 @@ class Evaluator:
             pool_version=pool.version,
         )
 
-    def _probabilities(self, classifier: Classifier, vectors: Vectors, cancelled: CancelCheck) -> NDArray[np.float32]:
+    def _probabilities(self, classifier: Classifier, found: FoundItems, cancelled: CancelCheck) -> NDArray[np.float32]:
+        rows = min(self._batch_rows, TEXT_ROWS) if classifier.needs_text else self._batch_rows
         parts = []
-        for start in range(0, len(vectors), self._batch_rows):
+        for start in range(0, len(found.vectors), rows):
             if cancelled():
                 raise Cancelled("the caller left while the model was evaluated")
-            parts.append(predict(classifier, vectors[start : start + self._batch_rows], self._device))
+            some = slice(start, start + rows)
+            texts = None if found.texts is None else found.texts[some]
+            parts.append(predict(classifier, found.vectors[some], self._device, texts=texts))
         return np.concatenate(parts)

@@ -1,15 +1,17 @@
 """The candidates that the learner holds of each campaign, and how they are brought up to date."""
 
+import math
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from learner.candidates import Candidates
 from learner.device import Mirror
-from learner.ports import CandidateUpdate, Index
+from learner.index_port import CandidateUpdate, Index
 from sealpool.errors import NotFound
 from sealpool.types import ItemId
 from sealpool.v1 import common_pb2, index_pb2
@@ -49,10 +51,11 @@ class HeldCampaign:
     told before. `added` and `removed` count what changed in `round`.
     """
 
-    def __init__(self, created_ns: int, mirror: Mirror) -> None:
+    def __init__(self, created_ns: int, mirror: Mirror, candidates: Candidates) -> None:
         self.created_ns = created_ns
         self.mirror = mirror
-        self.candidates = Candidates()
+        self.candidates = candidates
+        self.used_at = 0.0
         self.told: dict[ItemId, Told] = {}
         self.round = -1
         self.added = 0
@@ -65,16 +68,29 @@ class HeldCampaigns:
     Parameters
     ----------
     limit_bytes
-        Candidates of all campaigns together. The campaign in use stays whatever it takes; the others go, the least
-        recently used first, and are read from the index server again when they are needed.
+        Candidates of all campaigns together. The campaign in use stays; the others go, the least recently used first,
+        and are read from the index server again when they are needed. Where one campaign's vectors alone pass the
+        limit, they are not kept, and read each time that they are scored.
     device_limit_bytes
         Candidates of one campaign on a GPU.
+    idle_s
+        Seconds after which a campaign that is not used is let go.
     """
 
-    def __init__(self, device: torch.device, *, limit_bytes: int, device_limit_bytes: int) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        limit_bytes: int,
+        device_limit_bytes: int,
+        idle_s: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._device = device
         self._limit = limit_bytes
         self._device_limit = device_limit_bytes
+        self._idle_s = idle_s
+        self._clock = clock
         self._guard = threading.Lock()
         self._held: OrderedDict[tuple[str, str], HeldCampaign] = OrderedDict()
 
@@ -88,19 +104,22 @@ class HeldCampaigns:
         with self._guard:
             return sum(held.candidates.nbytes for held in self._held.values())
 
-    def get(self, pool: index_pb2.Pool, campaign: str) -> HeldCampaign:
+    def get(self, pool: index_pb2.Pool, campaign: str, *, texts: bool = False) -> HeldCampaign:
         """Return what is held of a campaign in a pool, which is named as it is, not by an alias.
 
-        It is nothing if the pool was made anew since, or if the campaign was in another one meanwhile.
+        It is nothing if the pool was made anew since, if the campaign was in another one meanwhile, or if it was held
+        without the texts that are now asked for.
         """
         key, created_ns = (pool.spec.name, campaign), pool.created_at.ToNanoseconds()
         with self._guard:
             for other in [other for other in self._held if other[1] == campaign and other != key]:
                 del self._held[other]
             held = self._held.get(key)
-            if held is None or held.created_ns != created_ns:
+            if held is None or held.created_ns != created_ns or held.candidates.with_texts < texts:
                 mirror = Mirror(self._device, limit_bytes=self._device_limit)
-                held = self._held[key] = HeldCampaign(created_ns, mirror)
+                candidates = Candidates(with_texts=texts, limit_bytes=self._limit)
+                held = self._held[key] = HeldCampaign(created_ns, mirror, candidates)
+            held.used_at = self._clock()
             self._held.move_to_end(key)
             return held
 
@@ -111,6 +130,13 @@ class HeldCampaigns:
             while total > self._limit and len(self._held) > 1:
                 _, held = self._held.popitem(last=False)
                 total -= held.candidates.nbytes
+
+    def release_idle(self) -> None:
+        """Let go of campaigns that have not been used for `idle_s`. One in use just now keeps its own till it ends."""
+        oldest = self._clock() - self._idle_s
+        with self._guard:
+            for key in [key for key, held in self._held.items() if held.used_at < oldest]:
+                del self._held[key]
 
 
 class Expander:
@@ -157,6 +183,7 @@ class Expander:
                 expand_from_ids=sources,
                 classes=[labelled.classes[item_id] for item_id in ids] if labelled.classes else (),
                 held_version=held.candidates.version,
+                payloads=held.candidates.with_texts,
             )
 
         def tell_some(ids: Sequence[ItemId]) -> CandidateUpdate:

@@ -3,13 +3,14 @@
 import heapq
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from learner.candidates import Candidates
-from learner.expansion import HeldCampaign
-from learner.ports import CancelCheck, CandidateUpdate
+from learner.index_port import CandidateUpdate
+from learner.ports import CancelCheck
 from learner.scoring import ScoredItem, Scorer
+from learner.sources import CandidateSource
 from sealpool.errors import Cancelled, NotFound
 from sealpool.types import ItemId
 
@@ -32,7 +33,7 @@ class GrownBatch:
 
 
 def pick_growing(
-    held: HeldCampaign,
+    source: CandidateSource,
     scorer: Scorer,
     preview: Preview,
     *,
@@ -46,15 +47,13 @@ def pick_growing(
     What a pick brings depends on the pick alone, and a score on the item alone: the model, and the direction that
     information density compares with, stay those of the start. So candidates are scored once, what a pick brings is
     scored when it comes, and what the next picks may bring is asked for ahead without changing the outcome. Nothing is
-    kept in `held`.
+    added to the `source`.
     """
     if count <= 0:
         return GrownBatch(items=[], preview_seconds=0.0)
-    first = scorer.pick(
-        held.candidates, held.mirror, count=count, barred=held.candidates.slots_of(barred), cancelled=cancelled
-    )
+    first = scorer.pick(source, count=count, barred=source.candidates.slots_of(barred), cancelled=cancelled)
     with ThreadPoolExecutor(_ASKED_AT_ONCE, thread_name_prefix="preview") as threads:
-        growing = _Growing(held.candidates, scorer, preview, threads, known=set(barred), cancelled=cancelled)
+        growing = _Growing(source, scorer, preview, threads, known=set(barred), cancelled=cancelled)
         growing.waiting = [(item.rank, item) for item in first]
         heapq.heapify(growing.waiting)
         picks: list[ScoredItem] = []
@@ -75,7 +74,7 @@ def pick_growing(
 class _Growing:
     """What can be picked next. `known` are items that are not to come in, or came in."""
 
-    candidates: Candidates
+    source: CandidateSource
     scorer: Scorer
     preview: Preview
     threads: ThreadPoolExecutor
@@ -115,13 +114,14 @@ class _Growing:
         """Let what is new in `update` be picked."""
         if update is None or not len(update.added):
             return
-        brought = Candidates()
+        brought = Candidates(with_texts=self.source.candidates.with_texts)
         brought.apply(update)
         new = self._new(update.added.ids)
         self.known.update(new)
-        for item in self.scorer.rate(brought, brought.slots_of(new), cancelled=self.cancelled):
+        few = replace(self.source, candidates=brought, mirror=self.source.mirror.unused())
+        for item in self.scorer.rate(few, brought.slots_of(new), cancelled=self.cancelled):
             heapq.heappush(self.waiting, (item.rank, item))
 
     def _new(self, ids: Sequence[ItemId]) -> list[ItemId]:
         # The index server leaves candidates out; its candidate pool may have moved on since ours was read.
-        return [i for i in ids if i not in self.known and not len(self.candidates.slots_of([i]))]
+        return [i for i in ids if i not in self.known and not len(self.source.candidates.slots_of([i]))]

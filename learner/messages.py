@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import accumulate
 from typing import TypeVar
 
 from learner.encoders import EmbedOptions, Pooling
 from learner.evaluation import Evaluation
 from learner.expansion import LabelledSet
-from learner.ports import DensityOver, ModelOptions, StrategyOptions
 from learner.problem import Problem, Task, check_problem
 from learner.selecting import Origin, Selection, SelectOrder
+from learner.specs import look_up, read_model, read_strategy
 from learner.training import TrainOrder, TrainOutcome
 from sealpool.batches import from_labelled_batch
 from sealpool.errors import InvalidArgument, ResourceExhausted
@@ -18,23 +19,12 @@ from sealpool.types import ItemId, LabelledItems
 from sealpool.v1 import common_pb2, learner_pb2
 from sealpool.validation import check_ids, check_name
 
-MAX_ITERATIONS = 10_000
 _GROWS_BY_PICK = "seals"
 
 _TASKS = {
     common_pb2.TASK_KIND_BINARY: Task.BINARY,
     common_pb2.TASK_KIND_MULTICLASS: Task.MULTICLASS,
     common_pb2.TASK_KIND_MULTILABEL: Task.MULTILABEL,
-}
-_CLASS_WEIGHTS = {
-    common_pb2.CLASS_WEIGHT_UNSPECIFIED: False,
-    common_pb2.CLASS_WEIGHT_NONE: False,
-    common_pb2.CLASS_WEIGHT_BALANCED: True,
-}
-_DENSITIES = {
-    common_pb2.DENSITY_OVER_UNSPECIFIED: DensityOver.CANDIDATES,
-    common_pb2.DENSITY_OVER_CANDIDATES: DensityOver.CANDIDATES,
-    common_pb2.DENSITY_OVER_POOL: DensityOver.POOL,
 }
 _POOLINGS = {
     learner_pb2.POOLING_UNSPECIFIED: Pooling.MEAN,
@@ -46,10 +36,6 @@ _ORIGINS = {
     Origin.EXPLORATION: common_pb2.PICK_ORIGIN_EXPLORATION,
     Origin.FILL: common_pb2.PICK_ORIGIN_FILL,
 }
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
-
 
 RequestT = TypeVar(
     "RequestT",
@@ -142,27 +128,13 @@ def _check_count(field: str, count: int, limit: int) -> None:
 
 def read_train_header(header: learner_pb2.TrainHeader) -> TrainOrder:
     """Check a Train header and fill in its defaults."""
-    task = _look_up(_TASKS, header.task, "header.task")
     return TrainOrder(
         campaign=check_name("header.campaign", header.campaign),
         round=header.round,
         pool=check_name("header.pool", header.pool),
-        problem=check_problem(Problem(task=task, classes=tuple(header.classes))),
-        model=_read_model(header.model),
+        problem=_read_problem(header),
+        model=read_model(header.model),
         seed=header.seed,
-    )
-
-
-def _read_model(model: common_pb2.ModelSpec) -> ModelOptions:
-    if not (math.isfinite(model.l2) and model.l2 >= 0):
-        raise InvalidArgument("header.model.l2", f"{model.l2} is not a finite number of at least 0")
-    if model.max_iterations > MAX_ITERATIONS:
-        raise InvalidArgument("header.model.max_iterations", f"{model.max_iterations:,} is over {MAX_ITERATIONS:,}")
-    return ModelOptions(
-        name=model.name or ModelOptions().name,
-        l2=model.l2,
-        max_iterations=model.max_iterations,
-        balanced=_look_up(_CLASS_WEIGHTS, model.class_weight, "header.model.class_weight"),
     )
 
 
@@ -174,24 +146,23 @@ def read_select_header(header: learner_pb2.SelectHeader, *, max_batch: int) -> S
         )
     if not 0 <= header.exploration <= 1:
         raise InvalidArgument("header.exploration", f"{header.exploration} is not between 0 and 1")
-    strategy, default = header.strategy, StrategyOptions()
     return SelectOrder(
         campaign=check_name("header.campaign", header.campaign),
         round=header.round,
         pool=check_name("header.pool", header.pool),
-        strategy=StrategyOptions(
-            name=strategy.name or default.name,
-            base=strategy.base or default.base,
-            beta=strategy.beta if strategy.HasField("beta") else default.beta,
-            density_over=_look_up(_DENSITIES, strategy.density_over, "header.strategy.density_over"),
-            positive_class=strategy.positive_class,
-        ),
+        strategy=read_strategy(header.strategy),
         policy=_check_growth(header.policy),
         batch_size=header.batch_size,
         exploration=header.exploration,
         fill_random=header.fill_random,
         seed=header.seed,
+        problem=_read_problem(header) if header.without_model else None,
     )
+
+
+def _read_problem(header: learner_pb2.TrainHeader | learner_pb2.SelectHeader) -> Problem:
+    task = look_up(_TASKS, header.task, "header.task")
+    return check_problem(Problem(task=task, classes=tuple(header.classes)))
 
 
 def _check_growth(policy: common_pb2.PolicySpec) -> common_pb2.PolicySpec:
@@ -208,16 +179,10 @@ def read_embed_header(header: learner_pb2.EmbedHeader) -> EmbedOptions:
     """Check an Embed header."""
     return EmbedOptions(
         encoder=header.encoder,
-        pooling=_look_up(_POOLINGS, header.pooling, "header.pooling"),
+        pooling=look_up(_POOLINGS, header.pooling, "header.pooling"),
         normalize=header.normalize,
         max_tokens=header.max_tokens,
     )
-
-
-def _look_up(table: dict[_Key, _Value], key: _Key, field: str) -> _Value:
-    if key not in table:
-        raise InvalidArgument(field, f"{key} is not one of its values")
-    return table[key]
 
 
 def to_train_result(outcome: TrainOutcome) -> learner_pb2.TrainResult:
@@ -232,6 +197,11 @@ def to_train_result(outcome: TrainOutcome) -> learner_pb2.TrainResult:
         fetch_seconds=outcome.fetch_seconds,
         from_checkpoint=outcome.from_checkpoint,
         pool_version=info.pool_version,
+        validation_examples=info.validation_examples,
+        validation_score=math.nan if info.validation_score is None else info.validation_score,
+        warm_from_round=info.warm_from_round,
+        calibration=None if info.calibration is None else learner_pb2.Calibration(**asdict(info.calibration)),
+        notes=info.notes,
     )
 
 
@@ -245,6 +215,8 @@ def to_select_response(selection: Selection) -> learner_pb2.SelectResponse:
         expand_seconds=selection.expand_seconds,
         score_seconds=selection.score_seconds,
         pool_version=selection.pool_version,
+        strategy=selection.strategy,
+        strategy_reason=selection.strategy_reason,
     )
 
 
@@ -259,6 +231,7 @@ def to_evaluate_response(evaluation: Evaluation) -> learner_pb2.EvaluateResponse
             micro_f1=quality.micro_f1,
             macro_roc_auc=quality.macro_roc_auc,
             mean_average_precision=quality.mean_average_precision,
+            expected_calibration_error=quality.expected_calibration_error,
             classes=[
                 common_pb2.ClassQuality(
                     name=one.name,

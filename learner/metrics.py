@@ -40,6 +40,8 @@ class SizeCollector(Collector):
         Bytes of each cache, by name.
     gpu
         Bytes of GPU memory in use, by device; empty without a GPU.
+    waiting
+        Trainings that wait for their turn.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class SizeCollector(Collector):
         candidates: Callable[[], Mapping[str, int]],
         memory: Callable[[], Mapping[str, int]],
         gpu: Callable[[], Mapping[str, int]],
+        waiting: Callable[[], int],
     ) -> None:
+        self._waiting = waiting
         self._gauges = (
             ("sealpool_learner_cached_candidates", "Candidates held in memory.", "campaign", candidates),
             ("sealpool_learner_cache_bytes", "Memory of the caches of vectors.", "cache", memory),
@@ -62,3 +66,6 @@ class SizeCollector(Collector):
             for value, number in read().items():
                 family.add_metric([value], number)
             yield family
+        yield GaugeMetricFamily(
+            "sealpool_learner_waiting_trainings", "Trainings that wait for their turn.", value=self._waiting()
+        )

@@ -1,7 +1,7 @@
 """Pools of the index server, as the learner needs them."""
 
 from learner.checkpoints import Checkpoint
-from learner.ports import Index
+from learner.index_port import Index
 from sealpool.errors import FailedPrecondition, InvalidArgument, Unavailable
 from sealpool.v1 import index_pb2
 

@@ -8,10 +8,13 @@ import torch
 from numpy.typing import NDArray
 
 from learner.checkpoints import Checkpoint, CheckpointStore
+from learner.index_port import Index
 from learner.pools import check_dimension, usable_pool
-from learner.ports import Classifier, Index
+from learner.ports import Classifier, Inputs
+from learner.scoring import TEXT_ROWS
+from learner.vectors import require_texts
 from sealpool.errors import FailedPrecondition
-from sealpool.types import ItemId, Items, Vectors
+from sealpool.types import ItemId, Items, Payload, Vectors
 from sealpool.validation import check_vectors
 
 _ROWS_FROM_INDEX = 4096
@@ -37,8 +40,10 @@ class Prediction:
 
 
 @torch.inference_mode()
-def predict(classifier: Classifier, vectors: Vectors, device: torch.device) -> NDArray[np.float32]:
-    """Return the probabilities (n, c) float32 of vectors (n, d).
+def predict(
+    classifier: Classifier, vectors: Vectors, device: torch.device, *, texts: Sequence[str] | None = None
+) -> NDArray[np.float32]:
+    """Return the probabilities (n, c) float32 of vectors (n, d), and texts (n) where the model reads them.
 
     Raises
     ------
@@ -47,7 +52,7 @@ def predict(classifier: Classifier, vectors: Vectors, device: torch.device) -> N
     """
     # Vectors that came in a message are a read-only view of it, which torch does not take.
     rows = torch.from_numpy(np.require(vectors, np.float32, "W")).to(device)
-    probabilities: NDArray[np.float32] = classifier.predict_proba(rows).cpu().numpy()
+    probabilities: NDArray[np.float32] = classifier.predict_proba(Inputs(vectors=rows, texts=texts)).cpu().numpy()
     if not np.isfinite(probabilities).all():
         raise FailedPrecondition("the model overflows on these vectors: scale them to lengths near 1")
     return probabilities
@@ -67,17 +72,31 @@ class Predictor:
         self._device = device
 
     def of_vectors(self, campaign: str, round_number: int | None, vectors: Vectors) -> Prediction:
-        """Predict vectors (n, d)."""
+        """Predict vectors (n, d); FailedPrecondition for a model that reads texts."""
         checkpoint = self._load(campaign, round_number)
+        if checkpoint.classifier.needs_text:
+            raise FailedPrecondition(f"{checkpoint.info.model.name} reads texts: give texts or items", field="vectors")
         check_vectors("vectors", vectors, dimension=checkpoint.info.dimension)
         return self._prediction(checkpoint, 0, iter([Items(ids=[], vectors=vectors)]))
+
+    def of_texts(self, campaign: str, round_number: int | None, texts: Sequence[str]) -> Prediction:
+        """Predict texts; FailedPrecondition for a model that takes vectors."""
+        checkpoint = self._load(campaign, round_number)
+        if not checkpoint.classifier.needs_text:
+            raise FailedPrecondition(
+                f"{checkpoint.info.model.name} takes vectors: give vectors or items", field="texts"
+            )
+        payloads = [Payload(text=text) for text in texts]
+        nothing = np.empty((len(texts), 0), np.float32)
+        return self._prediction(checkpoint, 0, iter([Items(ids=[], vectors=nothing, payloads=payloads)]))
 
     def of_items(self, campaign: str, round_number: int | None, pool_name: str, ids: Sequence[ItemId]) -> Prediction:
         """Predict items of a pool; an item that it does not have is NotFound, before anything is answered."""
         checkpoint, version, pool_name = self._with_pool(campaign, round_number, pool_name)
+        reads_text = checkpoint.classifier.needs_text
         first = self._index.get_items(pool_name, ids, vectors=False)  # all there?
         pieces = (
-            self._index.get_items(pool_name, first.ids[start : start + _ROWS_FROM_INDEX])
+            self._index.get_items(pool_name, first.ids[start : start + _ROWS_FROM_INDEX], payloads=reads_text)
             for start in range(0, len(first), _ROWS_FROM_INDEX)
         )
         return self._prediction(checkpoint, version, pieces)
@@ -85,7 +104,8 @@ class Predictor:
     def of_pool(self, campaign: str, round_number: int | None, pool_name: str) -> Prediction:
         """Predict every item of a pool."""
         checkpoint, version, pool_name = self._with_pool(campaign, round_number, pool_name)
-        return self._prediction(checkpoint, version, self._index.scan_items(pool_name))
+        pieces = self._index.scan_items(pool_name, payloads=checkpoint.classifier.needs_text)
+        return self._prediction(checkpoint, version, pieces)
 
     def _with_pool(self, campaign: str, round_number: int | None, pool_name: str) -> tuple[Checkpoint, int, str]:
         checkpoint = self._load(campaign, round_number)
@@ -99,18 +119,34 @@ class Predictor:
         return self._checkpoints.load(campaign, round_number)
 
     def _prediction(self, checkpoint: Checkpoint, pool_version: int, pieces: Iterator[Items]) -> Prediction:
-        classes = checkpoint.info.problem.classes
+        classes, reads_text = checkpoint.info.problem.classes, checkpoint.classifier.needs_text
         rows = max(1, min(_ROWS_FROM_INDEX, _ANSWER_BYTES // (4 * len(classes) + 64)))
+        rows = min(rows, TEXT_ROWS) if reads_text else rows
 
         def chunks() -> Iterator[PredictedChunk]:
             for piece in pieces:
                 if piece.vectors is None:
                     raise AssertionError("items came without vectors")
+                texts = _texts(piece) if reads_text else None
                 for start in range(0, len(piece.vectors), rows):
+                    some = slice(start, start + rows)
                     yield PredictedChunk(
-                        ids=piece.ids[start : start + rows],
-                        probabilities=predict(checkpoint.classifier, piece.vectors[start : start + rows], self._device),
+                        ids=piece.ids[some],
+                        probabilities=predict(
+                            checkpoint.classifier,
+                            piece.vectors[some],
+                            self._device,
+                            texts=None if texts is None else texts[some],
+                        ),
                         pool_version=pool_version,
                     )
 
         return Prediction(classes=classes, round=checkpoint.info.round, chunks=chunks())
+
+
+def _texts(piece: Items) -> list[str]:
+    if piece.payloads is None:
+        raise AssertionError("items came without texts")
+    texts = [payload.text for payload in piece.payloads]
+    require_texts(piece.ids or [ItemId(f"text {number}") for number in range(len(texts))], texts)
+    return texts

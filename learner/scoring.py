@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from learner.candidate_view import View, block_of
 from learner.candidates import Candidates, Slot
-from learner.device import Mirror
+from learner.contexts import Lens
 from learner.draws import Keys, draws_of
-from learner.ports import CancelCheck, Classifier, QueryStrategy
-from learner.problem import Problem
+from learner.ports import BatchStrategy, CancelCheck, ScoringStrategy
 from learner.selection import Scores, best, finalists, round_scores
+from learner.sources import CandidateSource
 from sealpool.errors import Cancelled, FailedPrecondition
 from sealpool.types import ItemId
 
@@ -34,79 +35,104 @@ class ScoredItem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scorer:
-    """A strategy over a model's view of candidates.
+    """A strategy that scores item by item, over a model's view of candidates.
 
     Parameters
     ----------
-    direction
-        (d,), where the strategy needs one.
     batch_rows
         Candidates scored at once.
     """
 
-    problem: Problem
-    classifier: Classifier
-    strategy: QueryStrategy
-    direction: NDArray[np.float32] | NDArray[np.float64] | None
-    device: torch.device
+    lens: Lens
+    strategy: ScoringStrategy
     batch_rows: int
-    seed: int
 
     @torch.inference_mode()
     def pick(
-        self,
-        candidates: Candidates,
-        mirror: Mirror,
-        *,
-        count: int,
-        barred: NDArray[np.int64],
-        cancelled: CancelCheck,
+        self, source: CandidateSource, *, count: int, barred: NDArray[np.int64], cancelled: CancelCheck
     ) -> list[ScoredItem]:
         """Return the best `count` candidates but those in the slots `barred`, best first.
 
         The picks are a function of the items, the model and the seed, not of the order in the cache or of batch_rows:
         all are scored in float32, who may be among the best is scored once more in float64, rounded well above its
-        noise, and ties go by a draw from seed and id.
+        noise, and ties go by a draw from seed and id. What a model made of a text is scored once: it has float32 alone.
         """
-        mirror.sync(candidates)
+        candidates = source.candidates
+        source.mirror.sync(candidates)
         scores = np.empty(len(candidates))
         for start, stop in self._batches(len(candidates), cancelled):
-            rows = slice(start, stop)
-            scores[rows] = self._score(candidates, rows, partial(mirror.rows, candidates, start, stop))
+            scores[start:stop] = self._score(source, slice(start, stop), partial(source.span, start, stop))
         scores[barred] = -np.inf
         few = finalists(scores, count)
-        exact, draws = self._exact(candidates, few, cancelled), draws_of(candidates.keys[few], self.seed)
+        exact = round_scores(scores[few]) if self.lens.reads_text else self._exact(source, few, cancelled)
+        draws = draws_of(candidates.keys[few], self.lens.seed)
         return _items(candidates, few, exact, draws, best(exact, draws, count))
 
     @torch.inference_mode()
-    def rate(self, candidates: Candidates, slots: NDArray[np.int64], *, cancelled: CancelCheck) -> list[ScoredItem]:
+    def rate(self, source: CandidateSource, slots: NDArray[np.int64], *, cancelled: CancelCheck) -> list[ScoredItem]:
         """Return the candidates in `slots` (n,), in that order, with the scores and draws that `pick` compares."""
-        exact, draws = self._exact(candidates, slots, cancelled), draws_of(candidates.keys[slots], self.seed)
+        candidates = source.candidates
+        exact, draws = self._exact(source, slots, cancelled), draws_of(candidates.keys[slots], self.lens.seed)
         return _items(candidates, slots, exact, draws, np.arange(len(slots)))
 
-    def _exact(self, candidates: Candidates, slots: NDArray[np.int64], cancelled: CancelCheck) -> Scores:
+    def _exact(self, source: CandidateSource, slots: NDArray[np.int64], cancelled: CancelCheck) -> Scores:
         exact = np.empty(len(slots))
         for start, stop in self._batches(len(slots), cancelled):
             some = slots[start:stop]
-            exact[start:stop] = self._score(candidates, some, partial(self._in_float64, candidates, some))
+            exact[start:stop] = self._score(source, some, partial(self._in_float64, source, some))
         return round_scores(exact)
 
+    def _in_float64(self, source: CandidateSource, slots: NDArray[np.int64]) -> torch.Tensor:
+        return source.take(slots).to(torch.float32 if self.lens.reads_text else torch.float64)
+
     def _batches(self, size: int, cancelled: CancelCheck) -> Iterator[tuple[int, int]]:
-        for start in range(0, size, self.batch_rows):
+        rows = min(self.batch_rows, TEXT_ROWS) if self.lens.reads_text else self.batch_rows
+        for start in range(0, size, rows):
             if cancelled():
                 raise Cancelled("the caller left while candidates were scored")
-            yield start, min(start + self.batch_rows, size)
-
-    def _in_float64(self, candidates: Candidates, slots: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(candidates.vectors[slots]).to(self.device, torch.float64)
+            yield start, min(start + rows, size)
 
     def _score(
-        self, candidates: Candidates, rows: slice | NDArray[np.int64], vectors: Callable[[], torch.Tensor]
+        self, source: CandidateSource, slots: slice | NDArray[np.int64], vectors: Callable[[], torch.Tensor]
     ) -> Scores:
-        scores: Scores = self.strategy.score(_Batch(self, candidates, rows, vectors)).cpu().numpy()
+        scores: Scores = self.strategy.score(block_of(self.lens, source, slots, vectors)).cpu().numpy()
         if not np.isfinite(scores).all():
             raise FailedPrecondition("scoring overflows on these vectors: scale them to lengths near 1")
         return scores
+
+
+TEXT_ROWS = 512
+"""Texts predicted at once, at most: a caller who leaves is noticed between two such blocks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchPicker:
+    """A strategy that picks a batch as a whole, over a model's view of candidates. Parameters as for Scorer."""
+
+    lens: Lens
+    strategy: BatchStrategy
+    batch_rows: int
+
+    @torch.inference_mode()
+    def pick(
+        self, source: CandidateSource, *, count: int, barred: NDArray[np.int64], cancelled: CancelCheck
+    ) -> list[ScoredItem]:
+        """Return `count` candidates, or all there are, but those in the slots `barred`, in the order picked."""
+        candidates = source.candidates
+        source.mirror.sync(candidates)
+        allowed = np.ones(len(candidates), np.bool_)
+        allowed[barred] = False
+        slots = np.flatnonzero(allowed)
+        if count <= 0 or not len(slots):
+            return []
+        rows = min(self.batch_rows, TEXT_ROWS) if self.lens.reads_text else self.batch_rows
+        view = View(self.lens, source, slots, block_rows=rows, cancelled=cancelled)
+        batch = self.strategy.pick(view, count)
+        if not np.isfinite(batch.scores).all():
+            raise FailedPrecondition("scoring overflows on these vectors: scale them to lengths near 1")
+        picked = view.slots[batch.rows]
+        draws = draws_of(candidates.keys[picked], self.lens.seed)
+        return _items(candidates, picked, batch.scores, draws, np.arange(len(picked)))
 
 
 def _items(
@@ -116,42 +142,3 @@ def _items(
         ScoredItem(id=candidates.id_at(Slot(slots[place])), score=float(scores[place]), draw=int(draws[place]))
         for place in places
     ]
-
-
-class _Batch:
-    """A ScoringContext of the candidates in `rows`."""
-
-    def __init__(
-        self,
-        scorer: Scorer,
-        candidates: Candidates,
-        rows: slice | NDArray[np.int64],
-        vectors: Callable[[], torch.Tensor],
-    ) -> None:
-        self.problem = scorer.problem
-        self._scorer = scorer
-        self._candidates = candidates
-        self._rows = rows
-        self._vectors = vectors
-
-    @cached_property
-    def vectors(self) -> torch.Tensor:
-        return self._vectors()
-
-    @cached_property
-    def probabilities(self) -> torch.Tensor:
-        return self._scorer.classifier.predict_proba(self.vectors)
-
-    @cached_property
-    def inverse_lengths(self) -> torch.Tensor:
-        return torch.from_numpy(self._candidates.inverse_lengths[self._rows]).to(self.vectors)
-
-    @cached_property
-    def direction(self) -> torch.Tensor | None:
-        direction = self._scorer.direction
-        return None if direction is None else torch.from_numpy(direction).to(self.vectors)
-
-    @cached_property
-    def draws(self) -> torch.Tensor:
-        draws: Keys = draws_of(self._candidates.keys[self._rows], self._scorer.seed) >> np.uint64(11)
-        return torch.from_numpy(draws.astype(np.float64) * 2.0**-53).to(self._scorer.device)

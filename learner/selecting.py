@@ -10,28 +10,41 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learner.candidates import Candidates
+from learner.candidates import Slot
 from learner.checkpoints import Checkpoint, CheckpointStore
+from learner.choosing import Chosen, StrategyChooser
+from learner.contexts import Lens
 from learner.draws import derived_seed
 from learner.expansion import Expander, HeldCampaign, HeldCampaigns, LabelledSet
 from learner.growing import pick_growing
+from learner.index_port import CandidateUpdate, Index
 from learner.metrics import LearnerMetrics
+from learner.options import DensityOver, StrategyOptions
 from learner.pools import check_dimension, usable_pool
-from learner.ports import CancelCheck, CandidateUpdate, DensityOver, Index, QueryStrategy, StrategyOptions
-from learner.scoring import ScoredItem, Scorer
-from learner.strategies import make_strategy
+from learner.ports import BatchStrategy, CancelCheck, Classifier
+from learner.problem import Problem
+from learner.scoring import BatchPicker, ScoredItem, Scorer
+from learner.sources import CandidateSource, ItemsGoneError
+from learner.vectors import require_texts
 from learner.waiting import KeyedLocks
 from sealpool import failpoint
-from sealpool.errors import FailedPrecondition
-from sealpool.types import ItemId
+from sealpool.errors import FailedPrecondition, InvalidArgument
+from sealpool.types import ItemId, Items
 from sealpool.v1 import common_pb2, index_pb2
 
 _EXPLORATION, _FILL = 1, 2  # purposes of seeds
+_DIRECTION_ROWS = 8192
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SelectOrder:
-    """The header of Select, checked. `policy` goes to the index server as it is; it says when candidates grow."""
+    """The header of Select, checked. `policy` goes to the index server as it is; it says when candidates grow.
+
+    Parameters
+    ----------
+    problem
+        Where there is no model yet; None where the round has a checkpoint, which knows.
+    """
 
     campaign: str
     round: int
@@ -42,6 +55,7 @@ class SelectOrder:
     exploration: float
     fill_random: bool
     seed: int
+    problem: Problem | None = None
 
 
 class Origin(Enum):
@@ -70,6 +84,20 @@ class Selection:
     expand_seconds: float
     score_seconds: float
     pool_version: int
+    strategy: str
+    strategy_reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Model:
+    """What is picked for: the problem, and the checkpoint where there is one."""
+
+    problem: Problem
+    checkpoint: Checkpoint | None
+
+    @property
+    def classifier(self) -> Classifier | None:
+        return None if self.checkpoint is None else self.checkpoint.classifier
 
 
 class Selector:
@@ -88,6 +116,7 @@ class Selector:
         checkpoints: CheckpointStore,
         campaigns: HeldCampaigns,
         expander: Expander,
+        chooser: StrategyChooser,
         device: torch.device,
         metrics: LearnerMetrics,
         batch_rows: int,
@@ -97,6 +126,7 @@ class Selector:
         self._checkpoints = checkpoints
         self._campaigns = campaigns
         self._expander = expander
+        self._chooser = chooser
         self._device = device
         self._metrics = metrics
         self._batch_rows = batch_rows
@@ -117,16 +147,16 @@ class Selector:
         Cancelled
             The caller left.
         """
-        checkpoint = self._checkpoints.load(order.campaign, order.round)
-        pool = self._pool(order, checkpoint)
+        model = self._model(order)
+        self._chooser.check(order.strategy, model.problem)
+        pool = self._pool(order, model)
         # Its own name from here on: an alias may be given to another pool while we work.
         order = replace(order, pool=pool.spec.name)
-        strategy = make_strategy(order.strategy, checkpoint.info.problem)
-        check_dimension("header.pool", pool, checkpoint)
         if not pool.size:
             raise FailedPrecondition(f"pool {order.pool!r} is empty", field="header.pool")
         with self._turns.turn(order.campaign, cancelled):
-            held = self._campaigns.get(pool, order.campaign)
+            reads_text = model.classifier is not None and model.classifier.needs_text
+            held = self._campaigns.get(pool, order.campaign, texts=reads_text)
             started = self._clock()
             update = self._expander.expand(
                 held,
@@ -138,16 +168,16 @@ class Selector:
             )
             expanded = self._clock()
             failpoint.reach("learner.select.after_expand")
-            scorer = Scorer(
-                problem=checkpoint.info.problem,
-                classifier=checkpoint.classifier,
-                strategy=strategy,
-                direction=_direction(strategy, held.candidates, update),
-                device=self._device,
-                batch_rows=self._batch_rows,
+            chosen = self._chooser.choose(
+                order.strategy,
+                model.problem,
+                model.classifier,
+                pool=pool,
+                labelled=labelled,
                 seed=order.seed,
+                cancelled=cancelled,
             )
-            picks, preview_s = self._pick(order, labelled, held, scorer, cancelled)
+            picks, preview_s = self._pick_from_what_is_there(order, labelled, held, update, model, chosen, cancelled)
             scored = self._clock()
             info = common_pb2.CandidatePoolInfo()
             info.CopyFrom(update.info)
@@ -162,21 +192,74 @@ class Selector:
             expand_seconds=expand_s,
             score_seconds=score_s,
             pool_version=update.pool_version,
+            strategy=chosen.name,
+            strategy_reason=chosen.reason,
         )
 
-    def _pool(self, order: SelectOrder, checkpoint: Checkpoint) -> index_pb2.Pool:
+    def _model(self, order: SelectOrder) -> _Model:
+        if order.problem is not None:
+            return _Model(problem=order.problem, checkpoint=None)
+        checkpoint = self._checkpoints.load(order.campaign, order.round)
+        return _Model(problem=checkpoint.info.problem, checkpoint=checkpoint)
+
+    def _pick_from_what_is_there(
+        self,
+        order: SelectOrder,
+        labelled: LabelledSet,
+        held: HeldCampaign,
+        update: CandidateUpdate,
+        model: _Model,
+        chosen: Chosen,
+        cancelled: CancelCheck,
+    ) -> tuple[list[Pick], float]:
+        """Pick, again without them if candidates turn out to have been deleted since they were told."""
+        if held.candidates.with_texts:
+            ids = [held.candidates.id_at(Slot(slot)) for slot in range(len(held.candidates))]
+            require_texts(ids, held.candidates.texts)
+        while True:
+            source = self._source(order, held)
+            try:
+                lens = Lens(
+                    problem=model.problem,
+                    classifier=model.classifier,
+                    labelled=chosen.labelled,
+                    direction=_direction(chosen, source, update),
+                    device=self._device,
+                    seed=order.seed,
+                )
+                return self._pick(order, labelled, source, lens, chosen, cancelled)
+            except ItemsGoneError as gone:
+                held.candidates.forget(gone.ids)
+
+    def _source(self, order: SelectOrder, held: HeldCampaign) -> CandidateSource:
+        def read(ids: Sequence[ItemId]) -> Items:
+            return self._index.get_items(order.pool, ids, allow_missing=True)
+
+        return CandidateSource(candidates=held.candidates, mirror=held.mirror, read=read, device=self._device)
+
+    def _pool(self, order: SelectOrder, model: _Model) -> index_pb2.Pool:
         """Return the pool to pick from: the one named, or that an alias stands for.
 
         Where an alias was given to another pool since the round's model was trained, it is the pool of the model, so
         that the round ends where it began: the new pool's vectors may mean something else.
         """
-        pool, trained_on = usable_pool(self._index, order.pool), checkpoint.info.pool
-        if pool.spec.name in (order.pool, trained_on) or trained_on == order.pool:
+        pool, checkpoint = usable_pool(self._index, order.pool), model.checkpoint
+        if checkpoint is None:
             return pool
-        return usable_pool(self._index, trained_on)
+        trained_on = checkpoint.info.pool
+        if pool.spec.name not in (order.pool, trained_on) and trained_on != order.pool:
+            pool = usable_pool(self._index, trained_on)
+        check_dimension("header.pool", pool, checkpoint)
+        return pool
 
     def _pick(
-        self, order: SelectOrder, labelled: LabelledSet, held: HeldCampaign, scorer: Scorer, cancelled: CancelCheck
+        self,
+        order: SelectOrder,
+        labelled: LabelledSet,
+        source: CandidateSource,
+        lens: Lens,
+        chosen: Chosen,
+        cancelled: CancelCheck,
     ) -> tuple[list[Pick], float]:
         """Draw the exploration share, take the best candidates, fill up; also return the seconds of previews.
 
@@ -186,8 +269,8 @@ class Selector:
         explored = self._draw(order, share, _EXPLORATION, labelled, [])
         barred = {*labelled.excluded, *labelled.expands, *explored}
         count = order.batch_size - len(explored)
-        chosen, preview_s = self._choose(order, held, scorer, count, barred, cancelled)
-        picks = [Pick(id=item.id, score=item.score, origin=Origin.CANDIDATE) for item in chosen]
+        best, preview_s = self._choose(order, source, lens, chosen, count, barred, cancelled)
+        picks = [Pick(id=item.id, score=item.score, origin=Origin.CANDIDATE) for item in best]
         picks += [Pick(id=item_id, score=0.0, origin=Origin.EXPLORATION) for item_id in explored]
         short = order.batch_size - len(picks) if order.fill_random else 0
         filled = self._draw(order, short, _FILL, labelled, [pick.id for pick in picks])
@@ -196,15 +279,24 @@ class Selector:
     def _choose(
         self,
         order: SelectOrder,
-        held: HeldCampaign,
-        scorer: Scorer,
+        source: CandidateSource,
+        lens: Lens,
+        chosen: Chosen,
         count: int,
         barred: set[ItemId],
         cancelled: CancelCheck,
     ) -> tuple[list[ScoredItem], float]:
-        if order.policy.growth != common_pb2.CANDIDATE_GROWTH_PICK:
-            slots = held.candidates.slots_of(barred)
-            return scorer.pick(held.candidates, held.mirror, count=count, barred=slots, cancelled=cancelled), 0.0
+        grows = order.policy.growth == common_pb2.CANDIDATE_GROWTH_PICK
+        strategy = chosen.strategy
+        if isinstance(strategy, BatchStrategy):
+            if grows:
+                problem = f"{chosen.name} picks a batch as a whole; growth after each pick needs a score for each item"
+                raise InvalidArgument("header.policy.growth", problem)
+            picker = BatchPicker(lens=lens, strategy=strategy, batch_rows=self._batch_rows)
+            return picker.pick(source, count=count, barred=source.candidates.slots_of(barred), cancelled=cancelled), 0.0
+        scorer = Scorer(lens=lens, strategy=strategy, batch_rows=self._batch_rows)
+        if not grows:
+            return scorer.pick(source, count=count, barred=source.candidates.slots_of(barred), cancelled=cancelled), 0.0
 
         def preview(item_id: ItemId) -> CandidateUpdate:
             return self._index.expand_candidates(
@@ -212,11 +304,14 @@ class Selector:
                 order.campaign,
                 [item_id],
                 policy=order.policy,
-                held_version=held.candidates.version,
+                held_version=source.candidates.version,
+                payloads=source.candidates.with_texts,
                 preview=True,
             )
 
-        grown = pick_growing(held, scorer, preview, count=count, barred=barred, cancelled=cancelled, clock=self._clock)
+        grown = pick_growing(
+            source, scorer, preview, count=count, barred=barred, cancelled=cancelled, clock=self._clock
+        )
         return grown.items, grown.preview_seconds
 
     def _draw(
@@ -234,12 +329,25 @@ class Selector:
 
 
 def _direction(
-    strategy: QueryStrategy, candidates: Candidates, update: CandidateUpdate
+    chosen: Chosen, source: CandidateSource, update: CandidateUpdate
 ) -> NDArray[np.float32] | NDArray[np.float64] | None:
-    match strategy.density_over:
+    match chosen.density_over:
         case None:
             return None
         case DensityOver.CANDIDATES:
-            return candidates.direction
+            return _mean_direction(source)
         case DensityOver.POOL:
             return update.pool_direction
+
+
+def _mean_direction(source: CandidateSource) -> NDArray[np.float64]:
+    """Return the mean unit vector (d,) of all candidates; where vectors are not held, it takes a pass over them."""
+    candidates = source.candidates
+    if not candidates.streamed:
+        return candidates.direction
+    total = np.zeros(candidates.dimension)
+    for start in range(0, len(candidates), _DIRECTION_ROWS):
+        stop = min(start + _DIRECTION_ROWS, len(candidates))
+        vectors = source.span(start, stop).cpu().numpy().astype(np.float64)
+        total += candidates.inverse_lengths[start:stop].astype(np.float64) @ vectors
+    return total / max(len(candidates), 1)

@@ -23,8 +23,11 @@ from learner.messages import (
 )
 from learner.ports import CancelCheck, Progress
 from learner.predicting import Prediction, Predictor
+from learner.reembedding.jobs import ReembeddingJobs
+from learner.reembedding.messages import read_start, to_message
 from learner.selecting import Selector
 from learner.training import Trainer, TrainOutcome
+from learner.waiting import PlaceTold
 from sealpool.errors import InvalidArgument
 from sealpool.matrix import from_matrix, to_matrix
 from sealpool.v1 import learner_pb2, learner_pb2_grpc
@@ -51,6 +54,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         evaluator: Evaluator,
         predictor: Predictor,
         embedder: Embedder,
+        jobs: ReembeddingJobs,
         limits: RequestLimits,
         progress_interval_s: float,
         clock: Callable[[], float] = time.monotonic,
@@ -60,6 +64,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         self._evaluator = evaluator
         self._predictor = predictor
         self._embedder = embedder
+        self._jobs = jobs
         self._limits = limits
         self._progress_interval_s = progress_interval_s
         self._clock = clock
@@ -72,8 +77,8 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         order = read_train_header(first.header)
         examples = read_examples(requests, limit=self._limits.max_examples)
 
-        def work(progress: Progress, cancelled: CancelCheck) -> TrainOutcome:
-            return self._trainer.train(order, examples, progress=progress, cancelled=cancelled)
+        def work(progress: Progress, place_told: PlaceTold, cancelled: CancelCheck) -> TrainOutcome:
+            return self._trainer.train(order, examples, progress=progress, place_told=place_told, cancelled=cancelled)
 
         yield from _with_progress(work, context, interval_s=self._progress_interval_s, clock=self._clock)
 
@@ -111,6 +116,8 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         match request.WhichOneof("source"):
             case "vectors":
                 return self._predictor.of_vectors(campaign, round_number, from_matrix(request.vectors))
+            case "texts":
+                return self._predictor.of_texts(campaign, round_number, list(request.texts.texts))
             case "items":
                 limit = self._limits.max_predict_ids
                 ids = check_ids("items.ids", request.items.ids, limit=limit, setting="max_predict_ids")
@@ -118,7 +125,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             case "whole_pool":
                 return self._predictor.of_pool(campaign, round_number, pool)
             case _:
-                raise InvalidArgument("source", "is missing: give items, vectors or whole_pool")
+                raise InvalidArgument("source", "is missing: give items, vectors, texts or whole_pool")
 
     def Evaluate(  # noqa: N802
         self, request_iterator: Iterator[learner_pb2.EvaluateRequest], context: grpc.ServicerContext
@@ -136,12 +143,41 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         request_iterator: Iterator[learner_pb2.EmbedRequest],
         context: grpc.ServicerContext,  # noqa: ARG002 - closing the generator ends the work
     ) -> Iterator[learner_pb2.EmbedResponse]:
-        """Turn texts into vectors."""
+        """Turn texts or images into vectors."""
         first, requests = header_first(request_iterator)
         options = read_embed_header(first.header)
-        texts = (text for request in requests for text in request.texts)
-        for vectors in self._embedder.embed(texts, options):
+        for vectors in self._embedder.embed(_items_to_embed(requests), options):
             yield learner_pb2.EmbedResponse(vectors=to_matrix(vectors))
+
+    def StartReembedding(  # noqa: N802
+        self,
+        request: learner_pb2.StartReembeddingRequest,
+        context: grpc.ServicerContext,  # noqa: ARG002 - the job outlives the call
+    ) -> learner_pb2.StartReembeddingResponse:
+        """Begin to embed a pool anew."""
+        job = self._jobs.start(read_start(request))
+        return learner_pb2.StartReembeddingResponse(job=to_message(job))
+
+    def WatchReembedding(  # noqa: N802
+        self, request: learner_pb2.WatchReembeddingRequest, context: grpc.ServicerContext
+    ) -> Iterator[learner_pb2.WatchReembeddingResponse]:
+        """Tell how a job goes."""
+        for job in self._jobs.watch(request.id, left=_left(context)):
+            yield learner_pb2.WatchReembeddingResponse(job=to_message(job))
+
+    def CancelReembedding(  # noqa: N802
+        self,
+        request: learner_pb2.CancelReembeddingRequest,
+        context: grpc.ServicerContext,  # noqa: ARG002 - it takes no time
+    ) -> learner_pb2.CancelReembeddingResponse:
+        """Stop a job."""
+        return learner_pb2.CancelReembeddingResponse(job=to_message(self._jobs.cancel(request.id)))
+
+
+def _items_to_embed(requests: Iterator[learner_pb2.EmbedRequest]) -> Iterator[str | bytes]:
+    for request in requests:
+        yield from request.texts
+        yield from request.images
 
 
 def _left(context: grpc.ServicerContext) -> CancelCheck:
@@ -149,7 +185,7 @@ def _left(context: grpc.ServicerContext) -> CancelCheck:
 
 
 def _with_progress(
-    work: Callable[[Progress, CancelCheck], TrainOutcome],
+    work: Callable[[Progress, PlaceTold, CancelCheck], TrainOutcome],
     context: grpc.ServicerContext,
     *,
     interval_s: float,
@@ -168,9 +204,12 @@ def _with_progress(
             part = learner_pb2.TrainProgress(iteration=iteration, loss=loss)
             answers.put(learner_pb2.TrainResponse(progress=part))
 
+    def place_told(place: int) -> None:
+        answers.put(learner_pb2.TrainResponse(progress=learner_pb2.TrainProgress(queue_place=place)))
+
     def run() -> None:
         try:
-            outcome = work(progress, lambda: abandoned.is_set() or not context.is_active())
+            outcome = work(progress, place_told, lambda: abandoned.is_set() or not context.is_active())
             answers.put(learner_pb2.TrainResponse(result=to_train_result(outcome)))
         except BaseException as error:  # noqa: BLE001 - carried over to the call's own thread, which raises it
             answers.put(error)

@@ -65,6 +65,12 @@ class LearnerSettings(CallingServiceSettings):
         le=256,
         description="Models trained at once. One already uses all threads or the whole GPU; more share them.",
     )
+    training_memory_bytes: int = Field(
+        0,
+        ge=0,
+        description="Memory of the device that trainings which run at once may take together, as estimated before each "
+        "begins; more of them wait. A training that alone needs more runs alone. 0: three quarters of the device's.",
+    )
     max_waiting_trainings: int = Field(
         32,
         ge=0,
@@ -81,8 +87,15 @@ class LearnerSettings(CallingServiceSettings):
     candidate_cache_bytes: int = Field(
         4 * _GIBIBYTE,
         ge=0,
-        description="Memory for the candidates of all campaigns. The campaign in use always stays; past the limit the "
-        "others are dropped, and read from the index server again in their next round.",
+        description="Memory for the candidates of all campaigns. Past the limit the campaigns not in use are dropped, "
+        "and read from the index server again in their next round; where one campaign's vectors alone pass it, they "
+        "are read each time that they are scored.",
+    )
+    idle_campaign_s: float = Field(
+        3_600,
+        gt=0,
+        description="Seconds after which the candidates of a campaign that is not used are let go. Its next round "
+        "reads them from the index server again.",
     )
     device_candidate_bytes: int = Field(
         4 * _GIBIBYTE,
@@ -97,6 +110,13 @@ class LearnerSettings(CallingServiceSettings):
         description="Rounds of a campaign whose checkpoints are kept. More lets older rounds be measured again, at a "
         "model's size each.",
     )
+    keep_models: int = Field(
+        2,
+        ge=1,
+        le=1024,
+        description="Checkpoints that stay loaded, over all campaigns. A round asks for its own three times: room for "
+        "one of each campaign that is active at once saves reading it again.",
+    )
     progress_interval_s: float = Field(
         0.5, ge=0, le=3600, description="Least seconds between two progress messages of a training."
     )
@@ -107,6 +127,14 @@ class LearnerSettings(CallingServiceSettings):
     )
     keep_encoders: int = Field(
         2, ge=1, le=64, description="Encoders kept loaded. Raise it where calls alternate between more."
+    )
+    compile_encoders: bool = Field(
+        False,
+        description="Compile encoders for the GPU: more texts a second, after a minute at the first of each shape. No "
+        "meaning on a CPU.",
+    )
+    max_waiting_reembeddings: int = Field(
+        8, ge=0, le=1024, description="Re-embedding jobs that may wait for the one that runs."
     )
     embed_batch_tokens: int = Field(
         16_384,

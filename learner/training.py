@@ -2,20 +2,26 @@
 
 import hashlib
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from enum import Enum
 
 import torch
 
-from learner.checkpoints import Checkpoint, CheckpointInfo, CheckpointStore
+from learner.checkpoints import Calibration, Checkpoint, CheckpointInfo, CheckpointStore
+from learner.fitting import Fit, fit_round
+from learner.index_port import Index
 from learner.metrics import LearnerMetrics
 from learner.models import make_classifier
+from learner.options import ModelOptions, Retrain
 from learner.pools import usable_pool
-from learner.ports import CancelCheck, Classifier, Index, ModelOptions, Progress, TrainingSet
+from learner.ports import CancelCheck, FitReport, MakeClassifier, Progress
 from learner.problem import Problem, check_labels, class_counts, encode_targets
-from learner.vectors import VectorReader
-from learner.waiting import KeyedLocks, Turns
+from learner.training_memory import training_bytes
+from learner.vectors import FoundItems, VectorReader
+from learner.waiting import KeyedLocks, PlaceTold, TrainingQueue
 from sealpool import failpoint
 from sealpool.errors import FailedPrecondition, NotFound
 from sealpool.types import LabelledItems
@@ -49,7 +55,7 @@ class Trainer:
 
     Parameters
     ----------
-    turns
+    queue
         How many train at once, and how many wait.
     """
 
@@ -59,24 +65,37 @@ class Trainer:
         *,
         reader: VectorReader,
         checkpoints: CheckpointStore,
-        turns: Turns,
+        queue: TrainingQueue,
         device: torch.device,
         metrics: LearnerMetrics,
+        make: MakeClassifier = make_classifier,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._index = index
         self._reader = reader
         self._checkpoints = checkpoints
-        self._turns = turns
+        self._queue = queue
         self._device = device
         self._metrics = metrics
+        self._make = make
         self._clock = clock
         self._campaigns = KeyedLocks()
 
     def train(
-        self, order: TrainOrder, examples: LabelledItems, *, progress: Progress, cancelled: CancelCheck
+        self,
+        order: TrainOrder,
+        examples: LabelledItems,
+        *,
+        progress: Progress,
+        place_told: PlaceTold,
+        cancelled: CancelCheck,
     ) -> TrainOutcome:
         """Train the model of a round, or return its checkpoint if it was trained on just this.
+
+        Parameters
+        ----------
+        place_told
+            Told the place in the queue while the training waits, and 0 when it begins.
 
         Raises
         ------
@@ -85,24 +104,53 @@ class Trainer:
         NotFound
             There is no such pool.
         FailedPrecondition
-            No example is left in the pool, or fewer than two classes among them.
+            No example is left in the pool, fewer than two classes among them, or one has no text and the model reads
+            texts.
         ResourceExhausted
             Too many trainings wait.
         Cancelled
             The caller left.
         """
-        classifier = make_classifier(order.model, order.problem)
+        reads_text = self._make(order.model, order.problem).needs_text
         check_labels(order.problem, examples.labels)
         examples = _sorted(examples)
         pool = usable_pool(self._index, order.pool)
         # The campaign's lock first: a repeated call waits for the first one, and then finds its checkpoint.
         with self._campaigns.turn(order.campaign, cancelled):
-            mark = fingerprint(order, examples, pool)
+            before = self._before(order)
+            mark = fingerprint(order, examples, pool, before)
             known = self._known(order, mark)
             if known is not None:
                 return TrainOutcome(info=known, train_seconds=0, fetch_seconds=0, from_checkpoint=True)
-            with self._turns.turn("training", cancelled):
-                return self._train(order, examples, pool, classifier, mark, progress, cancelled)
+            started = self._clock()
+            found = self._reader.read(pool, examples.ids, texts=reads_text)
+            fetched = self._clock()
+            if not len(found.rows):
+                raise FailedPrecondition(f"none of the {len(examples):,} examples is in pool {order.pool!r}")
+            needed = training_bytes(order.model, order.problem, found, self._device)
+            with self._queue.turn(needed, place_told, cancelled):
+                begun = self._clock()
+                fit = self._fit(order, examples, found, before, progress, cancelled)
+                trained = self._clock()
+            self._metrics.observe("train", trained - begun)
+            info = self._keep(order, examples, pool, found, mark, before, fit)
+        return TrainOutcome(
+            info=info, train_seconds=trained - begun, fetch_seconds=fetched - started, from_checkpoint=False
+        )
+
+    def _before(self, order: TrainOrder) -> Checkpoint | None:
+        """Return the model that a warm round goes on from: the latest earlier one of the same spec."""
+        if order.model.retrain is Retrain.SCRATCH:
+            return None
+        for round_number in reversed(self._checkpoints.rounds(order.campaign)):
+            if round_number < order.round:
+                try:
+                    found = self._checkpoints.load_anew(order.campaign, round_number)
+                except (NotFound, FailedPrecondition):  # an older one may be readable
+                    continue
+                if (found.info.model, found.info.problem) == (order.model, order.problem):
+                    return found
+        return None
 
     def _known(self, order: TrainOrder, mark: str) -> CheckpointInfo | None:
         try:
@@ -111,31 +159,42 @@ class Trainer:
             return None
         return info if info.fingerprint == mark else None
 
-    def _train(
+    def _fit(
         self,
         order: TrainOrder,
         examples: LabelledItems,
-        pool: index_pb2.Pool,
-        classifier: Classifier,
-        mark: str,
+        found: FoundItems,
+        before: Checkpoint | None,
         progress: Progress,
         cancelled: CancelCheck,
-    ) -> TrainOutcome:
-        started = self._clock()
-        found = self._reader.read(pool, examples.ids)
-        fetched = self._clock()
-        if not len(found.rows):
-            raise FailedPrecondition(f"none of the {len(examples):,} examples is in pool {order.pool!r}")
-        targets = encode_targets(order.problem, [examples.labels[row] for row in found.rows])
-        report = classifier.fit(
-            TrainingSet(vectors=found.vectors, targets=targets),
+    ) -> Fit:
+        return fit_round(
+            order.model,
+            order.problem,
+            self._make,
+            ids=[examples.ids[row] for row in found.rows],
+            vectors=found.vectors,
+            texts=found.texts,
+            targets=encode_targets(order.problem, [examples.labels[row] for row in found.rows]),
+            before=before,
             seed=order.seed,
             device=self._device,
             progress=progress,
             cancelled=cancelled,
         )
-        trained = self._clock()
-        self._metrics.observe("train", trained - fetched)
+
+    def _keep(
+        self,
+        order: TrainOrder,
+        examples: LabelledItems,
+        pool: index_pb2.Pool,
+        found: FoundItems,
+        mark: str,
+        before: Checkpoint | None,
+        fit: Fit,
+    ) -> CheckpointInfo:
+        labels: Sequence[Sequence[int]] = [examples.labels[row] for row in found.rows]
+        counts = class_counts(order.problem, encode_targets(order.problem, labels))
         info = CheckpointInfo(
             campaign=order.campaign,
             round=order.round,
@@ -144,32 +203,48 @@ class Trainer:
             seed=order.seed,
             fingerprint=mark,
             examples_digest=_digest([examples.ids[row] for row in found.rows]),
-            class_counts=tuple(class_counts(order.problem, targets).tolist()),
+            class_counts=tuple(counts.tolist()),
             pool=pool.spec.name,
             pool_version=pool.version,
             dimension=pool.spec.dimension,
-            examples=len(found.rows),
+            examples=fit.examples,
             missing=len(examples) - len(found.rows),
-            iterations=report.iterations,
-            loss=report.loss,
+            iterations=fit.report.iterations,
+            loss=fit.report.loss,
+            validation_examples=fit.validation_examples,
+            validation_score=None if math.isnan(fit.validation_score) else fit.validation_score,
+            warm_from_round=before.info.round if before is not None and fit.warm else None,
+            calibration=_calibration(fit.report),
+            notes=fit.notes,
         )
         failpoint.reach("learner.train.before_checkpoint")
-        self._checkpoints.save(Checkpoint(info=info, classifier=classifier))
+        self._checkpoints.save(Checkpoint(info=info, classifier=fit.classifier))
         failpoint.reach("learner.train.after_checkpoint")
-        return TrainOutcome(
-            info=info, train_seconds=trained - fetched, fetch_seconds=fetched - started, from_checkpoint=False
-        )
+        return info
 
 
-def fingerprint(order: TrainOrder, examples: LabelledItems, pool: index_pb2.Pool) -> str:
-    """Return the SHA-256 of what decides a model: header, examples, and which pool has the name.
+def fingerprint(order: TrainOrder, examples: LabelledItems, pool: index_pb2.Pool, before: Checkpoint | None) -> str:
+    """Return the SHA-256 of what decides a model: header, examples, which pool has the name, and what it goes on from.
 
     The pool's version is left out: a repeated call is answered from the checkpoint also when items were added since.
     """
     header = asdict(order) | {"problem": [order.problem.task.value, *order.problem.classes]}
     labels = [sorted(some) for some in examples.labels]
     content = [header, pool.created_at.ToNanoseconds(), list(examples.ids), labels]
-    return _digest([json.dumps(content, sort_keys=True)])
+    content.append(before.info.fingerprint if before is not None else "")
+    return _digest([json.dumps(content, sort_keys=True, default=_plain)])
+
+
+def _calibration(report: FitReport) -> Calibration | None:
+    if report.temperature is None:
+        return None
+    return Calibration(temperature=report.temperature, error_before=report.error_before, error_after=report.error_after)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Enum):
+        return value.value
+    raise TypeError(f"{type(value).__name__} has no place in a fingerprint")
 
 
 def _digest(parts: list[str]) -> str:

@@ -57,7 +57,7 @@ class Scheduler:
         oracles = make_oracles(index)
         phases = Phases(store=self.store, learner=learner, index=index, oracles=oracles)
         retry = RetryPolicy(retry_for_s=settings.retry_for_s)
-        starter = RoundStarter(store=self.store, oracles=oracles, log=log)
+        starter = RoundStarter(store=self.store, index=callers_index, oracles=oracles, log=log)
         self.pool = RoundPool(
             runner=RoundRunner(store=self.store, phases=phases, retry=retry, log=log),
             starter=starter,

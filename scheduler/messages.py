@@ -45,6 +45,9 @@ def round_message(row: models.Round) -> scheduler_pb2.Round:
         started_at=timestamp(row.started_at),
         finished_at=None if row.finished_at is None else timestamp(row.finished_at),
         pool_version=row.pool_version,
+        strategy=row.strategy,
+        strategy_reason=row.strategy_reason,
+        notes=row.notes,
     )
 
 

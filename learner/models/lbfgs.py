@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch.nn import functional
 
 from learner.ports import CancelCheck, Progress
 from sealpool.errors import Cancelled, FailedPrecondition
@@ -29,6 +30,9 @@ error goes with the root of the objective's, which is why all is computed in flo
 _SHORTEST_STEP = 1e-6
 _DENSE_UP_TO = 2048
 """Dimension up to which A is a full matrix, at d³ operations; beyond it only the axes are scaled."""
+_RIDGE_FOR_FLOAT32 = 1e-5
+"""Share of the trace of XᵀSX from which a ridge hides what float32 rounds off: XᵀSX is then taken in float32, in half
+the time. It decides the coordinates alone, so the optimum stays where it is."""
 
 
 class Losses(Protocol):
@@ -62,11 +66,9 @@ class _Frame:
         curvature = curvature.clamp_min(1e-6 * float(curvature.max()) + 1e-30)
         total = curvature.sum()
         self._mean = (curvature / total) @ features
-        centred = features - self._mean
-        self._root, self._inverse = _roots(centred, curvature, l2)
+        self._root, self._inverse = _roots(features, self._mean, curvature, l2)
         self._bias_scale = 1 / float(total.sqrt())
-        ones = torch.full((len(features), 1), self._bias_scale, dtype=features.dtype, device=features.device)
-        self._features = torch.cat([_times(centred, self._root), ones], dim=1)
+        self._features = features
         square = self._root.T @ self._root if self._root.ndim == 2 else self._root.square()
         self._penalty = l2 * square
 
@@ -83,35 +85,43 @@ class _Frame:
 
     def value_and_gradient(self, point: torch.Tensor) -> tuple[float, torch.Tensor]:
         """Return the objective and its gradient in these coordinates."""
-        value, slope = self._losses.value_and_gradient(self._features @ point)
-        gradient = self._features.T @ slope
+        weights, bias = self.leave(point)
+        # The products of the features are written as MKL does them fastest, which is 4 times as fast for the second.
+        value, slope = self._losses.value_and_gradient(functional.linear(self._features, weights.T.contiguous(), bias))
+        total = slope.sum(dim=0)
+        inner = (slope.T @ self._features).T - torch.outer(self._mean, total)
         pull = _apply(self._penalty, point[:-1])
-        gradient[:-1] += pull
+        gradient = torch.cat(
+            [
+                _apply(self._root.mT if self._root.ndim == 2 else self._root, inner) + pull,
+                self._bias_scale * total[None],
+            ]
+        )
         return float(value + 0.5 * (pull * point[:-1]).sum()), gradient
 
 
-def _roots(centred: torch.Tensor, curvature: torch.Tensor, l2: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _roots(
+    features: torch.Tensor, mean: torch.Tensor, curvature: torch.Tensor, l2: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return A and A⁻¹, (d, d) or, past _DENSE_UP_TO, (d,) float64 each, with A·Aᵀ = (XᵀSX + l2·I)⁻¹."""
-    scaled = centred * curvature.sqrt()[:, None]
-    dimension = centred.shape[1]
+    scaled = (features - mean) * curvature.sqrt()[:, None]
+    dimension = features.shape[1]
     diagonal = scaled.square().sum(dim=0)
     ridge = max(l2, 1e-6 * float(diagonal.mean()), 1e-30)
     if dimension > _DENSE_UP_TO:
         inverse = (diagonal + ridge).sqrt()
         return 1 / inverse, inverse
-    hessian = scaled.T @ scaled
+    if ridge > _RIDGE_FOR_FLOAT32 * float(diagonal.sum()):
+        scaled = scaled.float()
+    hessian = (scaled.T @ scaled).double()
     hessian.diagonal().add_(ridge)
     upper = torch.linalg.cholesky(hessian).T
-    identity = torch.eye(dimension, dtype=torch.float64, device=centred.device)
+    identity = torch.eye(dimension, dtype=torch.float64, device=features.device)
     return torch.linalg.solve_triangular(upper, identity, upper=True), upper
 
 
 def _apply(matrix: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     return matrix @ columns if matrix.ndim == 2 else matrix[:, None] * columns
-
-
-def _times(rows: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    return rows @ matrix if matrix.ndim == 2 else rows * matrix
 
 
 class _Memory:
@@ -145,13 +155,15 @@ def minimise(
     features: torch.Tensor,
     losses: Losses,
     *,
+    start: tuple[torch.Tensor, torch.Tensor] | None = None,
     l2: float,
     max_iterations: int,
     progress: Progress,
     cancelled: CancelCheck,
 ) -> LinearFit:
-    """Fit a linear model to `features` (n, d) float64 from zero. Deterministic on one kind of device.
+    """Fit a linear model to `features` (n, d) float64 from `start`, weights (d, m) and bias (m,), or from zero.
 
+    Deterministic on one kind of device.
     `progress` is told the objective divided by n.
 
     Raises
@@ -162,8 +174,11 @@ def minimise(
         `cancelled` said so.
     """
     count, dimension = features.shape
-    weights = torch.zeros(dimension, losses.columns, dtype=torch.float64, device=features.device)
-    bias = torch.zeros(losses.columns, dtype=torch.float64, device=features.device)
+    if start is None:
+        weights = torch.zeros(dimension, losses.columns, dtype=torch.float64, device=features.device)
+        bias = torch.zeros(losses.columns, dtype=torch.float64, device=features.device)
+    else:
+        weights, bias = start
     iteration, done, value = 0, False, float("inf")
     while not done and iteration < max_iterations:
         frame = _Frame(features, losses, features @ weights + bias, l2)

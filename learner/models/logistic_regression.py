@@ -1,14 +1,18 @@
 """Logistic regression on vectors: binary, multi-class (softmax), multi-label (one against the rest)."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
 from learner.models.lbfgs import minimise
-from learner.ports import Arrays, CancelCheck, FitReport, ModelOptions, Progress, TrainingSet
-from learner.problem import Problem, Targets, Task, class_counts
-from sealpool.errors import FailedPrecondition
+from learner.models.neural.dropout import draw_mask
+from learner.options import ModelOptions
+from learner.ports import Arrays, CancelCheck, FitReport, Inputs, Progress, TrainingSet
+from learner.problem import Problem, Task, class_counts
+from learner.weighting import check_classes, item_weights, no_samples
 
 DEFAULT_L2_SHARE = 0.01
 """The default l2 as a share of the vectors' mean squared length, so that it means the same whatever their scale.
@@ -17,6 +21,8 @@ Measured against l2 = 1, scikit-learn's default: accuracy on CLINC150 (151 class
 with 302 labels and .84 for .79 with 3,020; on digits (mean squared length 3,844), where either penalty is weak, .76
 for .78 with 40 labels and .91 for .90 with 220."""
 DEFAULT_MAX_ITERATIONS = 200
+DEFAULT_INPUT_DROPOUT = 0.5
+"""The rate of mc_dropout, where none is given: the model has no dropout of its own."""
 
 
 class LogisticRegression:
@@ -24,12 +30,11 @@ class LogisticRegression:
 
     Binary has one output (m = 1), multi-class one a class (softmax), multi-label one a class, each against the rest.
     The objective is scikit-learn's LogisticRegression at C = 1/l2; l2 is DEFAULT_L2_SHARE of the vectors' mean squared
-    length where none is given. It is convex and the search starts at zero, so the
-    seed changes nothing.
+    length where none is given. It is convex, so the seed changes nothing, and a warm start only the number of
+    iterations; validation items are not looked at.
 
     A class that no label has gets probability 0 under softmax. A class that all labels have, or none (multi-label),
-    gets the constant (positives + 1) / (n + 2). With `balanced`, an item of class c counts n / (classes with a label ·
-    n_c); multi-label, a positive of class c counts n / (2·n_c) and a negative n / (2·(n − n_c)).
+    gets the constant (positives + 1) / (n + 2). Class weights: learner.weighting.
 
     Cost: O(n·d·m) an iteration and O(n·d² + d³) for every twentieth.
     """
@@ -43,43 +48,70 @@ class LogisticRegression:
         # because MKL multiplies many vectors by few such rows in half the time that it takes with columns.
         self._weights = torch.empty(len(problem.classes), 0)
         self._bias = torch.empty(len(problem.classes))
+        self._prior_precision: float | None = None
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether it reads texts."""
+        return False
+
+    @property
+    def prior_precision(self) -> float | None:
+        """The precision of the Gaussian prior on each row of `head` that the penalty of the last fit is; else None."""
+        return self._prior_precision
 
     def fit(
         self,
         training: TrainingSet,
         *,
-        seed: int,  # noqa: ARG002 - the optimum is unique
+        validation: TrainingSet | None,  # noqa: ARG002 - the optimum is that of the training set
+        warm: bool,
+        seed: int,  # noqa: ARG002 - and it is unique
         device: torch.device,
         progress: Progress,
         cancelled: CancelCheck,
     ) -> FitReport:
-        """Fit from scratch; see learner.ports.Classifier."""
-        columns = self._columns_to_fit(training.targets)
-        weights = _item_weights(self._problem, training, balanced=self._balanced)
-        losses: _Softmax | _Sigmoid
-        if self._problem.task is Task.MULTICLASS:
-            relabel = np.zeros(len(self._problem.classes), np.int64)
-            relabel[columns] = np.arange(len(columns))
-            losses = _Softmax(relabel[training.targets], weights[:, 0], len(columns), device)
-        elif self._problem.multilabel:
-            losses = _Sigmoid(training.targets[:, columns] != 0, weights[:, columns], device)
-        else:
-            losses = _Sigmoid((training.targets == columns[1])[:, None], weights, device)
+        """Fit from zero, or if `warm` from the present weights; see learner.ports.Classifier."""
+        columns = check_classes(self._problem, training.targets)
+        l2 = self._l2 or DEFAULT_L2_SHARE * _mean_squared_length(training)
+        losses = self._losses(training, columns, device)
         fit = minimise(
-            torch.from_numpy(training.vectors).to(device, torch.float64),
+            torch.from_numpy(np.require(training.vectors, np.float32, "W")).to(device, torch.float64),
             losses,
-            l2=self._l2 or DEFAULT_L2_SHARE * _mean_squared_length(training),
+            start=self._start(columns, losses.columns, training, device) if warm else None,
+            l2=l2,
             max_iterations=self._max_iterations,
             progress=progress,
             cancelled=cancelled,
         )
         self._settle(fit.weights.float(), fit.bias.float(), columns, training)
+        # The one output of a binary model is the difference of two rows, whose variances add up.
+        self._prior_precision = l2 if losses.columns == len(columns) else 2 * l2
         return FitReport(iterations=fit.iterations, loss=fit.objective / len(training))
 
-    def predict_proba(self, vectors: torch.Tensor) -> torch.Tensor:
+    def predict_proba(self, inputs: Inputs) -> torch.Tensor:
         """Return (n, c) probabilities; see learner.ports.Classifier."""
-        z = functional.linear(vectors, self._weights.to(vectors.dtype), self._bias.to(vectors.dtype))
-        return torch.sigmoid(z) if self._problem.multilabel else torch.softmax(z, dim=1)
+        return self._probabilities(inputs.vectors, self._weights)
+
+    def sample_proba(self, inputs: Inputs, *, seed: int) -> torch.Tensor:
+        """Raise FailedPrecondition: the probabilities alone give no samples."""
+        del inputs, seed
+        raise no_samples()
+
+    def dropped_proba(self, inputs: Inputs, *, seed: int, samples: int, rate: float | None) -> Iterator[torch.Tensor]:
+        """Yield (n, c) probabilities of each sample: one mask, rate 0.5 if None, on the dimensions of every vector."""
+        rate = DEFAULT_INPUT_DROPOUT if rate is None else rate
+        for sample in range(samples):
+            mask = draw_mask(self._weights.shape[1], rate, seed=seed, sample=sample, place=0)
+            yield self._probabilities(inputs.vectors, self._weights * mask.to(self._weights))
+
+    def features(self, inputs: Inputs) -> torch.Tensor:
+        """Return the vectors: the one layer sees these."""
+        return inputs.vectors
+
+    def head(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return weights (c, d) and bias (c,)."""
+        return self._weights, self._bias
 
     def save(self) -> dict[str, NDArray[np.generic]]:
         """Return weights (d, c) and bias (c,)."""
@@ -94,20 +126,32 @@ class LogisticRegression:
         self._weights = torch.tensor(weights.T, dtype=torch.float32, device=device).contiguous()
         self._bias = torch.tensor(bias, dtype=torch.float32, device=device)
 
-    def _columns_to_fit(self, targets: Targets) -> NDArray[np.int64]:
-        """Return the classes that there is something to learn about."""
-        counts = class_counts(self._problem, targets)
+    def _probabilities(self, vectors: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        z = functional.linear(vectors, weights.to(vectors.dtype), self._bias.to(vectors.dtype))
+        return torch.sigmoid(z) if self._problem.multilabel else torch.softmax(z, dim=1)
+
+    def _losses(self, training: TrainingSet, columns: NDArray[np.int64], device: torch.device) -> "_Softmax | _Sigmoid":
+        """Return the losses of the outputs that are fitted: one a class of `columns`, or one for a binary problem."""
+        weights = item_weights(self._problem, training, balanced=self._balanced)
+        if self._problem.task is Task.MULTICLASS:
+            relabel = np.zeros(len(self._problem.classes), np.int64)
+            relabel[columns] = np.arange(len(columns))
+            return _Softmax(relabel[training.targets], weights[:, 0], len(columns), device)
         if self._problem.multilabel:
-            columns = np.flatnonzero((counts > 0) & (counts < len(targets)))
-            if not len(columns):
-                raise FailedPrecondition("no class has both a positive and a negative example", field="examples.labels")
-            return columns
-        columns = np.flatnonzero(counts)
-        if len(columns) < 2:
-            raise FailedPrecondition(
-                f"the examples have {len(columns)} of the classes; training needs two", field="examples.labels"
-            )
-        return columns
+            return _Sigmoid(training.targets[:, columns] != 0, weights[:, columns], device)
+        return _Sigmoid((training.targets == columns[1])[:, None], weights, device)
+
+    def _start(
+        self, columns: NDArray[np.int64], outputs: int, training: TrainingSet, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return weights (d, m) and bias (m,) of the outputs to fit, as they are; None where there are none."""
+        if self._weights.shape[1] != training.vectors.shape[1]:
+            return None
+        weights = self._weights[columns].to(device, torch.float64)
+        bias = torch.nan_to_num(self._bias[columns].to(device, torch.float64), neginf=0.0)
+        if outputs < len(columns):
+            weights, bias = weights[1:] - weights[:1], bias[1:] - bias[:1]
+        return weights.T.contiguous(), bias
 
     def _settle(
         self, weights: torch.Tensor, bias: torch.Tensor, columns: NDArray[np.int64], training: TrainingSet
@@ -169,18 +213,3 @@ class _Sigmoid:
 def _mean_squared_length(training: TrainingSet) -> float:
     squared_lengths = np.einsum("ij,ij->i", training.vectors, training.vectors, dtype=np.float64)
     return float(np.average(squared_lengths, weights=training.weights))
-
-
-def _item_weights(problem: Problem, training: TrainingSet, *, balanced: bool) -> NDArray[np.float64]:
-    """Return (n, 1), or for multi-label (n, c): how much each item counts, class weights included."""
-    count = len(training)
-    given = np.ones(count) if training.weights is None else training.weights.astype(np.float64)
-    columns = len(problem.classes) if problem.multilabel else 1
-    if not balanced:
-        return np.repeat(given[:, None], columns, axis=1)
-    counts = class_counts(problem, training.targets)
-    if problem.multilabel:
-        positive, negative = (count / (2 * np.maximum(number, 1)) for number in (counts, count - counts))
-        return np.where(training.targets, positive, negative) * given[:, None]
-    weights = count / (np.count_nonzero(counts) * np.maximum(counts, 1))
-    return (weights[training.targets] * given)[:, None]

@@ -1,8 +1,14 @@
 """Information density."""
 
+import math
+from collections.abc import Set as AbstractSet
+
 import torch
 
-from learner.ports import DensityOver, QueryStrategy, ScoringContext
+from learner.options import DensityOver
+from learner.ports import ScoringContext, ScoringStrategy
+from sealpool.errors import InvalidArgument
+from sealpool.vocabulary.strategies import Need
 
 
 class InformationDensity:
@@ -17,17 +23,29 @@ class InformationDensity:
     Parameters
     ----------
     base
-        The strategy that is weighted. Its scores must not be negative, which holds for all of ours.
+        The strategy that is weighted. Its scores must not be negative: not one that adds noise to logarithms.
     beta
-        How much density counts, ≥ 0.
+        How much density counts, ≥ 0; None means 1.
     density_over
         P: the candidate pool, or every unlabelled item of the pool.
+
+    Raises
+    ------
+    InvalidArgument
+        `beta` is negative or not finite.
     """
 
-    def __init__(self, base: QueryStrategy, beta: float, density_over: DensityOver) -> None:
+    def __init__(self, base: ScoringStrategy, beta: float | None, density_over: DensityOver) -> None:
         self._base = base
-        self._beta = beta
+        self._beta = 1.0 if beta is None else beta
+        if not (math.isfinite(self._beta) and self._beta >= 0):
+            raise InvalidArgument("header.strategy.beta", f"{beta} is not a finite number of at least 0")
         self.density_over = density_over
+
+    @property
+    def needs(self) -> AbstractSet[Need]:
+        """What the base asks for."""
+        return self._base.needs
 
     def score(self, context: ScoringContext) -> torch.Tensor:
         """Return the base's score times the density."""

@@ -2,9 +2,11 @@
 
 import torch
 
-from learner.ports import ScoringContext, StrategyOptions
+from learner.options import StrategyOptions
+from learner.ports import ScoringContext
 from learner.problem import Problem, Task
 from sealpool.errors import InvalidArgument
+from sealpool.vocabulary.strategies import Need
 
 
 class MostLikelyPositive:
@@ -20,6 +22,7 @@ class MostLikelyPositive:
         `positive_class` is none of the classes, or not given where the campaign is not binary.
     """
 
+    needs = frozenset({Need.MODEL})
     density_over = None
 
     def __init__(self, options: StrategyOptions, problem: Problem) -> None:

@@ -1,9 +1,13 @@
 """Random sampling."""
 
+from collections.abc import Set as AbstractSet
+
 import torch
 
-from learner.ports import ScoringContext, StrategyOptions
+from learner.options import StrategyOptions
+from learner.ports import ScoringContext
 from learner.problem import Problem
+from sealpool.vocabulary.strategies import Need
 
 
 class Random:
@@ -12,6 +16,7 @@ class Random:
     The baseline of every study of active learning. Cost: O(1) an item.
     """
 
+    needs: AbstractSet[Need] = frozenset()
     density_over = None
 
     def __init__(self, options: StrategyOptions, problem: Problem) -> None:

@@ -38,15 +38,19 @@ def why_untrainable(spec: scheduler_pb2.CampaignSpec, labels: Collection[Collect
     """
     if not labels:
         return "no item is labelled yet"
+    alike = why_alike(spec, labels)
+    return f"{alike}: label one that differs" if alike else ""
+
+
+def why_alike(spec: scheduler_pb2.CampaignSpec, labels: Collection[Collection[int]]) -> str:
+    """Return in which way `labels`, of one item or more, say the same; "" if they differ."""
     if spec.task == common_pb2.TASK_KIND_MULTILABEL:
         everywhere = set.intersection(*map(set, labels))
         somewhere = set.union(*map(set, labels))
         if somewhere != everywhere:
             return ""
-        return f"all {len(labels):,} labelled items have the same classes: label one that differs"
+        return f"all {len(labels):,} labelled items have the same classes"
     present = {index for item in labels for index in item}
     if len(present) >= 2:
         return ""
-    return (
-        f"all {len(labels):,} labelled items are of class {spec.classes[present.pop()]!r}: label one of another class"
-    )
+    return f"all {len(labels):,} labelled items are of class {spec.classes[present.pop()]!r}"

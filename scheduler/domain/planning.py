@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from scheduler.domain.states import RoundKind
+from scheduler.domain.strategy_spec import needs_model
 from sealpool.errors import FailedPrecondition
 from sealpool.v1 import scheduler_pb2
 
@@ -13,6 +14,7 @@ class Facts:
     """What a campaign looks like at the moment a round would begin."""
 
     spec: scheduler_pb2.CampaignSpec
+    batch: int  # items a round, where the budget has so many
     labelled: int  # distinct items, held-out ones not counted
     outstanding: int  # tasks handed out, or waiting to be, and not labelled
     arrived: int  # distinct items labelled since the last round that counts
@@ -30,7 +32,7 @@ class Facts:
     @property
     def why_cut(self) -> str:
         """Why a batch comes out smaller than the budget alone would make it; "" where it does not."""
-        if self.unpromised >= min(self.spec.batch_size, self.spec.budget - self.labelled):
+        if self.unpromised >= min(self.batch, self.spec.budget - self.labelled):
             return ""
         room = f"all but {self.unpromised:,} of" if self.unpromised else "up"
         return (
@@ -51,8 +53,8 @@ def plan_round(facts: Facts) -> Plan:
     """Decide what the next round does.
 
     The batch never promises more labels than the budget leaves once all outstanding tasks are labelled. While the
-    labels cannot train a model, a campaign whose oracle is automatic goes on with a random batch, since no other label
-    would ever come; one that people label waits for their next label.
+    labels cannot train a model, a campaign goes on without one if its strategy needs none, or if its oracle is
+    automatic, since no other label would ever come; any other that people label waits for their next label.
 
     Raises
     ------
@@ -69,12 +71,13 @@ def plan_round(facts: Facts) -> Plan:
         raise FailedPrecondition(f"no label has arrived since the last round{reason}")
     untrainable = facts.why_untrainable()
     if untrainable:
-        if facts.oracle_is_automatic and left + facts.outstanding:
-            return Plan(kind=RoundKind.RANDOM, batch=min(spec.batch_size, left))
+        automatic = facts.oracle_is_automatic
+        if (left or (automatic and facts.outstanding)) and (automatic or not needs_model(spec)):
+            return Plan(kind=RoundKind.WITHOUT_MODEL, batch=min(facts.batch, left))
         raise FailedPrecondition(f"the labels so far cannot train a model: {untrainable}")
     if facts.labelled >= spec.budget:
         return Plan(kind=RoundKind.FINAL, batch=0)
-    return Plan(kind=RoundKind.MODEL, batch=min(spec.batch_size, left))
+    return Plan(kind=RoundKind.MODEL, batch=min(facts.batch, left))
 
 
 def rule_fires(spec: scheduler_pb2.CampaignSpec, *, arrived: int, labelled: int) -> bool:

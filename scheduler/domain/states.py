@@ -27,7 +27,9 @@ class RoundKind(StrEnum):
     """What a round does; decided when it begins, and never again."""
 
     SEED = "seed"  # draws the seed set, without a model
-    RANDOM = "random"  # draws a batch, because the labels so far cannot train a model
+    # Picks a batch without a model, because the labels so far cannot train one. Such rounds used to draw at random, and
+    # databases hold that word.
+    WITHOUT_MODEL = "random"
     MODEL = "model"  # trains, evaluates, selects
     FINAL = "final"  # trains and evaluates: the budget is spent
 
@@ -52,7 +54,7 @@ NEXT_STATES: dict[RoundState, frozenset[RoundState]] = {
 
 FIRST_STATE: dict[RoundKind, RoundState] = {
     RoundKind.SEED: RoundState.SELECTING,
-    RoundKind.RANDOM: RoundState.SELECTING,
+    RoundKind.WITHOUT_MODEL: RoundState.SELECTING,
     RoundKind.MODEL: RoundState.TRAINING,
     RoundKind.FINAL: RoundState.TRAINING,
 }

@@ -3,40 +3,77 @@
 from sqlalchemy.orm import Session
 
 from scheduler import messages
+from scheduler.asking import asking
 from scheduler.domain.labels import why_untrainable
 from scheduler.domain.planning import Facts, plan_round, rule_fires
-from scheduler.domain.spec import oracle_of
+from scheduler.domain.spec import batch_of, oracle_of
 from scheduler.domain.states import ENDED, FIRST_STATE, CampaignState, RoundKind, RoundState
 from scheduler.oracles.registry import OracleRegistry
+from scheduler.ports import Index
 from scheduler.storage import campaigns, events, labels, rounds, tasks
 from scheduler.storage.models import Campaign, Round
 from scheduler.storage.store import Store
-from sealpool.errors import FailedPrecondition, NotFound
+from sealpool.errors import FailedPrecondition, NotFound, Unavailable
 from sealpool.runtime.logs import Logger
 
 
 class RoundStarter:
-    """Begins rounds. None of its methods runs one."""
+    """Begins rounds. None of its methods runs one.
 
-    def __init__(self, *, store: Store, oracles: OracleRegistry, log: Logger) -> None:
+    Parameters
+    ----------
+    index
+        Asked for the size of a pool, where a batch is a share of it; with a short deadline.
+    """
+
+    def __init__(self, *, store: Store, index: Index, oracles: OracleRegistry, log: Logger) -> None:
         self._store = store
+        self._index = index
         self._oracles = oracles
         self._log = log
 
-    def begin(self, session: Session, campaign: Campaign) -> Round:
+    def pool_size(self, name: str) -> int | None:
+        """Return the size of the campaign's pool where a round that begins now asks for it, otherwise None.
+
+        For `begin`, which runs in a transaction and so cannot ask another service.
+
+        Raises
+        ------
+        NotFound
+            No such campaign, or its pool is gone.
+        Unavailable
+            The index server is away.
+        """
+        with self._store.reading() as session:
+            campaign = campaigns.get(session, name)
+            spec = campaigns.spec_of(campaign)
+            begins = campaign.state == CampaignState.ACTIVE and rounds.unfinished(session, campaign.id) is None
+        if not spec.batch_share or not begins:
+            return None
+        with asking("the index server"):
+            return self._index.get_pool(spec.pool).size
+
+    def begin(self, session: Session, campaign: Campaign, *, pool_size: int | None) -> Round:
         """Begin the next round, or return the one that has not ended. The campaign must be locked.
+
+        Parameters
+        ----------
+        pool_size
+            What the method of that name said.
 
         Raises
         ------
         FailedPrecondition
             The campaign is not active, or `plan_round` says why there is nothing to do.
+        Unavailable
+            A round ran when the pool's size was asked for, and has ended since.
         """
         require_active(campaign)
         running = rounds.unfinished(session, campaign.id)
         if running is not None:
             return running
         now = self._store.clock.now()
-        facts = self._facts(session, campaign)
+        facts = self._facts(session, campaign, pool_size)
         plan = plan_round(facts)
         trains = plan.kind in (RoundKind.MODEL, RoundKind.FINAL)
         round_ = Round(
@@ -49,6 +86,9 @@ class RoundStarter:
             labels=campaign.labelled if trains else 0,
             picks=0,
             seconds=b"",
+            strategy="",
+            strategy_reason="",
+            notes=[],
             error="",
             pool_version=0,
             started_at=now,
@@ -75,30 +115,32 @@ class RoundStarter:
 
         A round that failed is not repeated by a rule until another label has arrived, because it would fail again.
         """
-        with self._store.writing() as session:
-            try:
+        try:
+            pool_size = self.pool_size(name)
+            with self._store.writing() as session:
                 campaign = campaigns.lock(session, name)
                 last = rounds.last(session, campaign.id)
                 failed = last is not None and last.state == RoundState.FAILED
                 if not failed or self._arrived(session, campaign, ENDED):
-                    self.begin(session, campaign)
-            except (FailedPrecondition, NotFound):
-                return
+                    self.begin(session, campaign, pool_size=pool_size)
+        except (FailedPrecondition, NotFound):
+            return
 
     def begin_if_due(self, name: str) -> bool:
         """Begin a round if the after_labels rule asks for one; return whether one was begun."""
         with self._store.reading() as session:
             if not self._is_due(session, campaigns.get(session, name)):
                 return False
-        with self._store.writing() as session:
-            campaign = campaigns.lock(session, name)
-            if not self._is_due(session, campaign):
-                return False
-            try:
-                self.begin(session, campaign)
-            except FailedPrecondition:
-                return False
-            return True
+        try:
+            pool_size = self.pool_size(name)
+            with self._store.writing() as session:
+                campaign = campaigns.lock(session, name)
+                if not self._is_due(session, campaign):
+                    return False
+                self.begin(session, campaign, pool_size=pool_size)
+        except (FailedPrecondition, NotFound):
+            return False
+        return True
 
     def _is_due(self, session: Session, campaign: Campaign) -> bool:
         spec = campaigns.spec_of(campaign)
@@ -109,10 +151,13 @@ class RoundStarter:
         arrived = self._arrived(session, campaign, ENDED)
         return rule_fires(spec, arrived=arrived, labelled=campaign.labelled)
 
-    def _facts(self, session: Session, campaign: Campaign) -> Facts:
+    def _facts(self, session: Session, campaign: Campaign, pool_size: int | None) -> Facts:
         spec = campaigns.spec_of(campaign)
+        if spec.batch_share and pool_size is None:
+            raise Unavailable("the round before has just ended; try again")
         return Facts(
             spec=spec,
+            batch=batch_of(spec, pool_size=pool_size or 0),
             labelled=campaign.labelled,
             outstanding=len(tasks.outstanding(session, campaign.id)),
             # A failed round's labels are taken up by the next one.

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from scheduler.domain.labels import why_alike
 from scheduler.domain.seeds import Purpose, derive_seed
 from scheduler.domain.spec import expanding_classes_of, oracle_of
 from scheduler.domain.states import RoundKind, RoundState
+from scheduler.domain.strategy_spec import FALLBACK, needs_model, strategy_to_ask_for
 from scheduler.labelling import commit_labels
 from scheduler.oracles.port import Oracle
 from scheduler.oracles.registry import OracleRegistry
@@ -52,6 +54,7 @@ class Phases:
         with recording(self._store, job) as record:
             record.round.labels = result.examples
             record.round.pool_version = result.pool_version
+            record.round.notes = list(result.notes)
             record.add_seconds(scheduler_pb2.PhaseSeconds(train=result.train_seconds))
             record.move_to(RoundState.EVALUATING)
 
@@ -71,7 +74,7 @@ class Phases:
 
     def select(self, job: RoundJob) -> None:
         """Pick the batch and write it as tasks."""
-        answer = self._select(job) if job.kind == RoundKind.MODEL else self._sample(job)
+        answer = self._pick(job)
         picks = [
             Pick(item_id=ItemId(item), score=score, origin=origin)
             for item, score, origin in zip(answer.ids, answer.scores, answer.origins, strict=True)
@@ -88,6 +91,8 @@ class Phases:
             record.round.picks = len(picks)
             if answer.HasField("candidates"):
                 record.round.candidates = answer.candidates.SerializeToString()
+            record.round.strategy = answer.strategy
+            record.round.strategy_reason = answer.strategy_reason
             record.round.pool_version = answer.pool_version or record.round.pool_version
             record.add_seconds(scheduler_pb2.PhaseSeconds(expand=answer.expand_seconds, score=answer.score_seconds))
             record.move_to(RoundState.LABELLING)
@@ -164,21 +169,39 @@ class Phases:
         header = learner_pb2.EvaluateHeader(campaign=job.campaign, round=job.number, pool=job.spec.evaluation_pool)
         return self._learner.evaluate(header, _examples(held_out))
 
-    def _select(self, job: RoundJob) -> learner_pb2.SelectResponse:
+    def _pick(self, job: RoundJob) -> learner_pb2.SelectResponse:
         if job.batch == 0:
             return learner_pb2.SelectResponse()
-        labelled = self._labelled(job)
-        header = learner_pb2.SelectHeader(
+        labelled = {} if job.kind == RoundKind.SEED else self._labelled(job)
+        if not labelled:  # then a candidate pool has nothing to grow from
+            return self._sample(job)
+        header = self._select_header(job)
+        if job.kind == RoundKind.WITHOUT_MODEL:
+            _do_without_model(header, job.spec)
+        reason = ""
+        if header.without_model and needs_model(job.spec):
+            reason = f"labels of one class only: {why_alike(job.spec, labelled.values())}"
+        answer = self._select(job, header, labelled)
+        answer.strategy = answer.strategy or header.strategy.name
+        answer.strategy_reason = answer.strategy_reason or reason
+        return answer
+
+    def _select_header(self, job: RoundJob) -> learner_pb2.SelectHeader:
+        return learner_pb2.SelectHeader(
             campaign=job.campaign,
             round=job.number,
             pool=job.spec.pool,
-            strategy=job.spec.strategy,
+            strategy=strategy_to_ask_for(job.spec),
             policy=job.spec.policy,
             batch_size=job.batch,
             exploration=job.spec.exploration,
             fill_random=job.spec.fill != scheduler_pb2.FILL_NONE,
             seed=derive_seed(job.spec.seed, job.number, Purpose.SELECT),
         )
+
+    def _select(
+        self, job: RoundJob, header: learner_pb2.SelectHeader, labelled: Mapping[ItemId, Sequence[int]]
+    ) -> learner_pb2.SelectResponse:
         expanding = expanding_classes_of(job.spec)
         expand_from = [expanding is None or not expanding.isdisjoint(classes) for classes in labelled.values()]
         excluded = [item for item in self._handed_out(job) if item not in labelled]
@@ -187,9 +210,7 @@ class Phases:
         )
 
     def _sample(self, job: RoundJob) -> learner_pb2.SelectResponse:
-        """Draw the batch without a model: the seed set, or what helps out while the labels cannot train one."""
-        if job.batch == 0:
-            return learner_pb2.SelectResponse()
+        """Draw the batch at random, from the whole pool: the seed set, or another while no item is labelled."""
         exclude = list(dict.fromkeys([*self._labelled(job), *self._handed_out(job)]))
         seed = derive_seed(job.spec.seed, job.number, Purpose.SAMPLE)
         ids = self._index.sample_items(job.spec.pool, job.batch, seed=seed, exclude=exclude)
@@ -198,12 +219,25 @@ class Phases:
             ids=ids,
             scores=[0.0] * len(ids),
             origins=[origin] * len(ids),
+            strategy="random",
             pool_version=self._index.get_pool(job.spec.pool).version,
         )
 
     def _handed_out(self, job: RoundJob) -> list[ItemId]:
         with self._store.reading() as session:
             return tasks.items_before(session, job.campaign_id, job.number)
+
+
+def _do_without_model(header: learner_pb2.SelectHeader, spec: scheduler_pb2.CampaignSpec) -> None:
+    header.without_model = True
+    header.task = spec.task
+    header.classes.extend(spec.classes)
+    # Whatever the campaign's fill: a batch that comes out empty may be the last, as nobody would label anything then.
+    header.fill_random = True
+    if needs_model(spec):
+        header.strategy.CopyFrom(common_pb2.StrategySpec(name=FALLBACK))
+        if header.policy.growth == common_pb2.CANDIDATE_GROWTH_PICK:  # which a batch as a whole cannot have
+            header.policy.growth = common_pb2.CANDIDATE_GROWTH_ROUND
 
 
 def _examples(labelled: Mapping[ItemId, Sequence[int]]) -> LabelledItems:

@@ -6,12 +6,12 @@ from typing import Protocol
 from sqlalchemy.orm import Session
 
 from scheduler import messages
+from scheduler.asking import asking
 from scheduler.cron import check_cron
-from scheduler.domain.spec import check_spec, oracle_of
+from scheduler.domain.spec import check_spec, normalised, oracle_of
 from scheduler.domain.states import CampaignState
 from scheduler.oracles.registry import OracleRegistry
 from scheduler.ports import Index
-from scheduler.service.checks import asking
 from scheduler.service.once import Once
 from scheduler.storage import campaigns, events, tasks
 from scheduler.storage.store import Store
@@ -116,8 +116,8 @@ class CampaignService:
         return answer
 
     def _create(self, request: scheduler_pb2.CreateCampaignRequest) -> scheduler_pb2.CreateCampaignResponse:
-        spec = request.spec
-        check_spec(spec, oracles=self._oracles.keys())
+        check_spec(request.spec, oracles=self._oracles.keys())
+        spec = normalised(request.spec)
         check_cron("spec.rule.cron", spec.rule.cron)
         pool = self._check_pools(spec)
         oracle = self._oracles[oracle_of(spec)]

@@ -1,18 +1,6 @@
-"""Checks of callers' short texts, and what callers are told of other services."""
+"""Checks of callers' short texts."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from sealpool.errors import Cancelled, DeadlineExceeded, InvalidArgument, Unavailable
-
-
-@contextmanager
-def asking(service: str) -> Iterator[None]:
-    """Turn our own deadline, and a call cut off while stopping, into Unavailable: the caller's time has not run out."""
-    try:
-        yield
-    except (DeadlineExceeded, Cancelled) as error:
-        raise Unavailable(f"{service} does not answer: {error.message}") from error
+from sealpool.errors import InvalidArgument
 
 
 def check_text(field: str, value: str, *, max_bytes: int, min_bytes: int = 0) -> str:

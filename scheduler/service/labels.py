@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from sqlalchemy.orm import Session
 
 from scheduler import messages
+from scheduler.asking import asking
 from scheduler.domain.labels import ClassIndex
 from scheduler.domain.states import CampaignState
 from scheduler.labelling import commit_labels
 from scheduler.ports import Index
-from scheduler.service.checks import asking, check_annotator, check_text
+from scheduler.service.checks import check_annotator, check_text
 from scheduler.service.once import Once
 from scheduler.storage import campaigns, labels, tasks
 from scheduler.storage.models import Campaign

@@ -5,10 +5,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from sqlalchemy.orm import Session
 
 from scheduler import messages
+from scheduler.asking import asking
 from scheduler.domain.states import ENDED, RoundState
 from scheduler.rounds.beginning import RoundStarter
 from scheduler.rounds.pool import RoundPool
-from scheduler.service.checks import asking
 from scheduler.service.once import Once
 from scheduler.storage import campaigns, rounds
 from scheduler.storage.store import Store
@@ -33,13 +33,9 @@ class RoundService:
         left
             Done when the caller leaves. The round goes on.
         """
-
-        def effect(session: Session) -> scheduler_pb2.RunRoundResponse:
-            begun = self._starter.begin(session, campaigns.lock(session, request.campaign))
-            return scheduler_pb2.RunRoundResponse(round=scheduler_pb2.Round(number=begun.number))
-
         # What is kept for the request id is which round it is; a repetition waits for that round in its turn.
-        number = self._once.run(request, scheduler_pb2.RunRoundResponse, effect).round.number
+        begun = self._once.answered(request, scheduler_pb2.RunRoundResponse) or self._begin(request)
+        number = begun.round.number
         while True:
             answer = self._ended(request.campaign, number)
             if answer is not None:
@@ -52,6 +48,16 @@ class RoundService:
                 raise Unavailable("the scheduler is stopping; the round goes on when it is back")
             with asking("a service that the round needs"):
                 running.result()
+
+    def _begin(self, request: scheduler_pb2.RunRoundRequest) -> scheduler_pb2.RunRoundResponse:
+        pool_size = self._starter.pool_size(request.campaign)
+
+        def effect(session: Session) -> scheduler_pb2.RunRoundResponse:
+            campaign = campaigns.lock(session, request.campaign)
+            begun = self._starter.begin(session, campaign, pool_size=pool_size)
+            return scheduler_pb2.RunRoundResponse(round=scheduler_pb2.Round(number=begun.number))
+
+        return self._once.run(request, scheduler_pb2.RunRoundResponse, effect)
 
     def list(self, campaign: str) -> list[scheduler_pb2.Round]:
         """Show all rounds, first to last."""

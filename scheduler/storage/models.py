@@ -87,6 +87,9 @@ class Round(Base):
     candidates: Mapped[bytes | None] = mapped_column(LargeBinary)  # CandidatePoolInfo
     quality: Mapped[bytes | None] = mapped_column(LargeBinary)  # Quality
     seconds: Mapped[bytes] = mapped_column(LargeBinary, default=b"")  # PhaseSeconds
+    strategy: Mapped[str] = mapped_column(Text, default="")  # the one that picked
+    strategy_reason: Mapped[str] = mapped_column(Text, default="")  # why another picked than the campaign's own
+    notes: Mapped[list[str]] = mapped_column(JSON, default=list)  # of the training
     error: Mapped[str] = mapped_column(Text, default="")
     pool_version: Mapped[int] = mapped_column(BigInteger, default=0)
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from sealpool.cli import campaigns, demo, labels, pools, services, tokens
+from sealpool.cli import campaigns, demo, embed, labels, pools, services, tokens, vocabulary
 from sealpool.cli.output import fail, note
 from sealpool.cli.processes import ServiceDied
 from sealpool.errors import SealpoolError, Unavailable
@@ -41,6 +41,9 @@ app.add_typer(campaigns.app, name="campaign")
 app.add_typer(labels.tasks_app, name="tasks")
 app.add_typer(labels.labels_app, name="labels")
 app.add_typer(tokens.app, name="token")
+app.command("embed")(embed.embed)
+app.command("strategies")(vocabulary.strategies)
+app.command("models")(vocabulary.models)
 app.command("demo")(demo.demo)
 
 

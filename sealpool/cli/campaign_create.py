@@ -6,8 +6,6 @@ import typer
 
 from sealpool.cli.campaign_spec import (
     DRAWING_POLICIES,
-    ClassWeight,
-    DensityOver,
     Fill,
     Growth,
     Oracle,
@@ -17,10 +15,35 @@ from sealpool.cli.campaign_spec import (
     resolve_task,
     task_kind,
 )
+from sealpool.cli.campaign_views import batch_words
+from sealpool.cli.model_options import (
+    L2,
+    AggregateOption,
+    Base,
+    Beta,
+    ClassWeight,
+    ClassWeightOption,
+    Clusters,
+    DensityOverOption,
+    MaxIterations,
+    ModelName,
+    Neighbors,
+    Neural,
+    PositiveClass,
+    Radius,
+    Retrain,
+    RetrainOption,
+    StrategyName,
+    Text,
+    Uncertainty,
+    ValidationShare,
+    neural_spec,
+    text_spec,
+    uncertainty_spec,
+)
 from sealpool.cli.options import (
     INDEX,
     SCHEDULER,
-    UINT32_MAX,
     UINT64_MAX,
     AsJson,
     CampaignName,
@@ -30,11 +53,24 @@ from sealpool.cli.options import (
     scheduler_client,
 )
 from sealpool.cli.output import answer_json, count, note, plain, say
+from sealpool.cli.policy_options import (
+    Anchors,
+    ExpandFrom,
+    Exploration,
+    FillOption,
+    GrowthOption,
+    K,
+    MaxCandidates,
+    Policy,
+    SubpoolSize,
+)
 from sealpool.errors import InvalidArgument
 from sealpool.v1 import common_pb2, scheduler_pb2
 
 _SEED_SIZE = 100
-_CLASSES, _MODEL, _PICKING, _ROUNDS, _LABELS = "Classes", "Model", "What is picked", "Rounds", "Who labels"
+_CLASSES, _ROUNDS, _LABELS = "Classes", "Rounds", "Who labels"
+_BATCH = 100
+_UNSET = "UNSPECIFIED"
 
 
 def create(
@@ -61,122 +97,51 @@ def create(
             rich_help_panel=_CLASSES,
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="Model of the learner.", rich_help_panel=_MODEL)] = "logistic_regression",
-    l2: Annotated[
-        float,
+    model: ModelName = "logistic_regression",
+    l2: L2 = 0.0,
+    max_iterations: MaxIterations = 0,
+    class_weight: ClassWeightOption = ClassWeight.NONE,
+    retrain: RetrainOption = Retrain.SCRATCH,
+    validation_share: ValidationShare = 0.0,
+    uncertainty: Uncertainty = None,
+    neural: Neural = None,
+    text: Text = None,
+    strategy: StrategyName = "entropy",
+    base: Base = "",
+    beta: Beta = None,
+    density_over: DensityOverOption = None,
+    positive_class: PositiveClass = "",
+    aggregate: AggregateOption = None,
+    neighbors: Neighbors = 0,
+    radius: Radius = 0.0,
+    clusters: Clusters = 0,
+    policy: Policy = "seals",
+    k: K = 0,
+    max_candidates: MaxCandidates = 0,
+    subpool_size: SubpoolSize = 0,
+    anchors: Anchors = 0,
+    growth: GrowthOption = Growth.ROUND,
+    expand_from: ExpandFrom = None,
+    exploration: Exploration = 0.0,
+    fill: FillOption = Fill.RANDOM,
+    batch: Annotated[
+        int | None,
         typer.Option(
-            min=0,
-            help="Weight of the squared-norm penalty; more is smoother, surer with few labels. 0: the model's default.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = 0.0,
-    max_iterations: Annotated[
-        int,
-        typer.Option(min=0, max=10_000, help="Of the optimiser. 0: the model's default.", rich_help_panel=_MODEL),
-    ] = 0,
-    class_weight: Annotated[
-        ClassWeight,
-        typer.Option(help="balanced: a label of a rare class counts more.", rich_help_panel=_MODEL),
-    ] = ClassWeight.NONE,
-    strategy: Annotated[
-        str,
-        typer.Option(
-            help="How candidates are scored: random, least_confidence, margin, entropy, most_likely_positive (finds "
-            "rare positives, teaches little), information_density.",
-            rich_help_panel=_PICKING,
-        ),
-    ] = "entropy",
-    base: Annotated[
-        str,
-        typer.Option(help="information_density: the strategy it weights. Default: entropy.", rich_help_panel=_PICKING),
-    ] = "",
-    beta: Annotated[
-        float | None,
-        typer.Option(min=0, help="information_density: exponent of the density. Default: 1.", rich_help_panel=_PICKING),
-    ] = None,
-    density_over: Annotated[
-        DensityOver,
-        typer.Option(help="information_density: the items the density is of.", rich_help_panel=_PICKING),
-    ] = DensityOver.CANDIDATES,
-    positive_class: Annotated[
-        str,
-        typer.Option(
-            help="most_likely_positive: the class looked for. Default: the second of two.", rich_help_panel=_PICKING
-        ),
-    ] = "",
-    policy: Annotated[
-        str,
-        typer.Option(
-            help="What may be picked: seals (nearest neighbours of labelled items), anchoral (a sub-pool near a few "
-            "labelled items of each class), random_subset (a random sub-pool) or full (the whole pool).",
-            rich_help_panel=_PICKING,
-        ),
-    ] = "seals",
-    k: Annotated[
-        int,
-        typer.Option(
-            "--k",
-            min=0,
-            help="seals, anchoral: neighbours that a labelled item brings. More finds more and costs more a round. 0: "
-            "100, anchoral 50.",
-            rich_help_panel=_PICKING,
-        ),
-    ] = 0,
-    max_candidates: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="seals: the most candidates; those leave that lie farthest from what brought them. 0: no cap of the "
-            "campaign's own.",
-            rich_help_panel=_PICKING,
-        ),
-    ] = 0,
-    subpool_size: Annotated[
-        int,
-        typer.Option(
-            min=0, help="anchoral, random_subset: candidates in the sub-pool. 0: 1,000.", rich_help_panel=_PICKING
-        ),
-    ] = 0,
-    anchors: Annotated[
-        int,
-        typer.Option(min=0, max=UINT32_MAX, help="anchoral: anchors a class. 0: 10.", rich_help_panel=_PICKING),
-    ] = 0,
-    growth: Annotated[
-        Growth,
-        typer.Option(
-            help="When candidates are added: once a round; or, with seals, also after each pick of a batch, which asks "
-            "the index server once a pick.",
-            rich_help_panel=_PICKING,
-        ),
-    ] = Growth.ROUND,
-    expand_from: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--expand-from",
-            metavar="CLASS",
-            help="Only items of this class bring their neighbours; give it once for each. For rare classes: the "
-            "candidate pool stays many times smaller at about the same quality. Default: all.",
-            rich_help_panel=_PICKING,
+            min=1,
+            max=100_000,
+            help="Items a round. Default: 100, or the budget where that is less.",
+            rich_help_panel=_ROUNDS,
         ),
     ] = None,
-    exploration: Annotated[
+    batch_share: Annotated[
         float,
         typer.Option(
             min=0,
             max=1,
-            help="Share of each batch drawn at random outside the candidates: finds what no neighbour leads to.",
-            rich_help_panel=_PICKING,
+            help="Items a round as a share of the pool as it is then, rounded up, instead of --batch. 0: off.",
+            rich_help_panel=_ROUNDS,
         ),
     ] = 0.0,
-    fill: Annotated[
-        Fill,
-        typer.Option(
-            help="What fills a batch when candidates run short: random items, or nothing.", rich_help_panel=_PICKING
-        ),
-    ] = Fill.RANDOM,
-    batch: Annotated[
-        int, typer.Option(min=1, max=100_000, help="Items a round; no more than the budget.", rich_help_panel=_ROUNDS)
-    ] = 100,
     budget: Annotated[
         int,
         typer.Option(min=1, help="Labels in all, seed set included.", rich_help_panel=_ROUNDS, show_default=False),
@@ -238,34 +203,48 @@ def create(
     """Begin a campaign.
 
     Examples: `sealpool campaign create spam --pool mails --class ham --class spam --budget 1000 --expand-from spam`,
-    `sealpool campaign create replay --pool news --classes-from-metadata labels --oracle dataset --budget 2000`
+    `sealpool campaign create replay --pool news --classes-from-metadata labels --oracle dataset --budget 2000`,
+    `sealpool campaign create topics --pool news --classes-from-metadata labels --budget 2000 --model mlp --neural
+    hidden=256,128 --uncertainty mc_dropout --uncertainty samples=50 --strategy batch_bald --batch 10`
     """
     if bool(classes) == bool(classes_from_metadata):
         raise typer.BadParameter("give the classes with --class, or --classes-from-metadata FIELD")
+    if batch is not None and batch_share:
+        raise typer.BadParameter("give --batch or --batch-share, not both")
+    model_spec = common_pb2.ModelSpec(
+        name=model,
+        l2=l2,
+        max_iterations=max_iterations,
+        class_weight=common_pb2.ClassWeight.Value(f"CLASS_WEIGHT_{class_weight.name}"),
+        retrain=common_pb2.Retrain.Value(f"RETRAIN_{retrain.name}"),
+        validation_share=validation_share,
+        uncertainty=uncertainty_spec(uncertainty),
+        neural=neural_spec(neural),
+        text=text_spec(text),
+    )
     most_labels = 1
     if classes_from_metadata:
         with index_client(index) as items:
             classes, most_labels = classes_in_metadata(items, pool, classes_from_metadata)
     names = classes or []
-    batch = min(batch, budget)
+    batch = 0 if batch_share else min(batch or _BATCH, budget)
     seed_size = min(_SEED_SIZE, budget) if seed_size is None else seed_size
     spec = scheduler_pb2.CampaignSpec(
         name=name,
         pool=pool,
         task=task_kind(resolve_task(task, names, most_labels=most_labels)),
         classes=names,
-        model=common_pb2.ModelSpec(
-            name=model,
-            l2=l2,
-            max_iterations=max_iterations,
-            class_weight=common_pb2.ClassWeight.Value(f"CLASS_WEIGHT_{class_weight.name}"),
-        ),
+        model=model_spec,
         strategy=common_pb2.StrategySpec(
             name=strategy,
             base=base,
             beta=beta,
-            density_over=common_pb2.DensityOver.Value(f"DENSITY_OVER_{density_over.name}"),
+            density_over=common_pb2.DensityOver.Value(f"DENSITY_OVER_{density_over.name if density_over else _UNSET}"),
             positive_class=positive_class,
+            aggregate=common_pb2.LabelAggregate.Value(f"LABEL_AGGREGATE_{aggregate.name if aggregate else _UNSET}"),
+            neighbors=neighbors,
+            radius=radius,
+            clusters=clusters,
         ),
         policy=common_pb2.PolicySpec(
             name=policy,
@@ -278,6 +257,7 @@ def create(
         ),
         expand_from_classes=expand_from or [],
         batch_size=batch,
+        batch_share=batch_share,
         budget=budget,
         seed=seed,
         seed_size=seed_size,
@@ -296,7 +276,7 @@ def create(
     if as_json:
         answer_json(plain(campaign))
     else:
-        sizes = f"{count(budget)} labels in batches of {count(batch)}"
+        sizes = f"{count(budget)} labels in batches of {batch_words(spec)}"
         say(f"campaign {name} on {pool}: {count(len(names))} classes, {sizes}")
         if seed_size >= budget:
             note("the seed set takes the whole budget: no model will pick an item; see --budget and --seed-size")

@@ -30,13 +30,6 @@ class Fill(StrEnum):
     NONE = "none"
 
 
-class DensityOver(StrEnum):
-    """The items whose mean direction information_density takes."""
-
-    CANDIDATES = "candidates"
-    POOL = "pool"
-
-
 class Growth(StrEnum):
     """When a candidate pool grows."""
 
@@ -46,13 +39,6 @@ class Growth(StrEnum):
 
 DRAWING_POLICIES = frozenset({"anchoral", "random_subset"})
 """Those that draw at random, and take the campaign's seed for it."""
-
-
-class ClassWeight(StrEnum):
-    """How much a label of a rare class counts."""
-
-    NONE = "none"
-    BALANCED = "balanced"
 
 
 def task_kind(task: Task) -> common_pb2.TaskKind.ValueType:
@@ -101,6 +87,8 @@ _OPTIONS = {
     "oracle.name": "--oracle",
     "rule.interval_seconds": "--interval",
     **dict.fromkeys(("pool", "task", "budget", "seed", "seed_size", "exploration", "fill", "evaluation_pool"), ""),
+    **dict.fromkeys(("batch_share", "model.retrain", "model.validation_share"), ""),
+    **dict.fromkeys((f"strategy.{name}" for name in ("aggregate", "neighbors", "radius", "clusters")), ""),
     **dict.fromkeys(("model.l2", "model.max_iterations", "model.class_weight", "policy.k", "rule.cron"), ""),
     **dict.fromkeys(("strategy.base", "strategy.beta", "strategy.density_over", "strategy.positive_class"), ""),
     **dict.fromkeys(("rule.after_labels", "oracle.metadata_field"), ""),
@@ -108,14 +96,20 @@ _OPTIONS = {
 }
 """Fields of the spec whose option has another name, and ("") those whose option has theirs."""
 
+_PARTS = ("model.uncertainty", "model.neural", "model.text")
+"""Fields whose own fields are keys of one option: "--neural epochs"."""
+
 
 def in_options(error: InvalidArgument) -> InvalidArgument:
     """Return the error with the option's name in place of the spec's field, where there is one."""
     where, colon, problem = error.message.partition(": ")
     name = where.removeprefix("spec.")
-    if not colon or name == where or name not in _OPTIONS:
+    part, _, last = name.rpartition(".")
+    if not colon or name == where or (name not in _OPTIONS and part not in _PARTS):
         return error
-    option = _OPTIONS[name] or "--" + name.rpartition(".")[2].replace("_", "-")
+    if part in _PARTS:
+        return InvalidArgument(f"--{part.rpartition('.')[2]} {last}", problem)
+    option = _OPTIONS[name] or "--" + last.replace("_", "-")
     return InvalidArgument(option, problem.replace("seed_size", "--seed-size"))
 
 

@@ -21,16 +21,39 @@ _ROUND_COLUMNS = [
 
 
 def rounds_views(rounds: Sequence[scheduler_pb2.Round]) -> list[Table | str]:
-    """Return a table with one line a round, and under it why a round failed.
+    """Return a table with one line a round, and remarks under it.
 
-    How a round stands is said only where one has not finished.
+    The remarks say what picked instead of the campaign's own strategy, what trainings did otherwise than asked, and why
+    a round failed. How a round stands is said only where one has not finished.
     """
     rows = [_round_row(one) for one in rounds]
+    remarks = [*_pickers(rounds), *_notes(rounds)]
     if all(one.state == scheduler_pb2.ROUND_STATE_FINISHED for one in rounds):
-        return [table("", _ROUND_COLUMNS, rows)]
+        return [table("", _ROUND_COLUMNS, rows), *remarks]
     states = [str(plain(one)["state"]) for one in rounds]
     told = table("", [*_ROUND_COLUMNS, "state"], [[*row, state] for row, state in zip(rows, states, strict=True)])
-    return [told, *(f"round {one.number}: {one.error}" for one in rounds if one.error)]
+    return [told, *remarks, *(f"round {one.number}: {one.error}" for one in rounds if one.error)]
+
+
+def _pickers(rounds: Sequence[scheduler_pb2.Round]) -> list[str]:
+    """Return a line for each time that another strategy began to pick, from the first that had a reason to."""
+    lines: list[str] = []
+    before = ""
+    for one in rounds:
+        if one.strategy and one.strategy != before and (one.strategy_reason or lines):
+            why = f": {one.strategy_reason}" if one.strategy_reason else ""
+            lines.append(f"from round {one.number} picked by {one.strategy}{why}")
+        before = one.strategy or before
+    return lines
+
+
+def _notes(rounds: Sequence[scheduler_pb2.Round]) -> list[str]:
+    """Return a line for each thing that trainings did otherwise than asked, with the rounds that it was in."""
+    found: dict[str, list[str]] = {}
+    for one in rounds:
+        for note in one.notes:
+            found.setdefault(note, []).append(str(one.number))
+    return [f"round {', '.join(numbers)}: {note}" for note, numbers in found.items()]
 
 
 def _round_row(one: scheduler_pb2.Round) -> list[str]:
@@ -81,11 +104,31 @@ def campaign_facts(campaign: scheduler_pb2.Campaign) -> Table:
         "labels": f"{count(campaign.labels)} of {count(spec.budget)}",
         "rounds": count(campaign.rounds),
         "tasks": f"{count(campaign.open_tasks)} open, {count(campaign.leased_tasks)} leased",
-        "picks": f"{spec.strategy.name or 'entropy'} over {_policy_words(spec)}, batches of {count(spec.batch_size)}",
+        "model": _model_words(spec.model),
+        "picks": f"{_strategy_words(spec.strategy)} over {_policy_words(spec)}, batches of {batch_words(spec)}",
         "labelled by": spec.oracle.name or "external",
         "measured on": spec.evaluation_pool or "nothing (no evaluation pool)",
     }
     return facts(f"campaign {spec.name}", pairs)
+
+
+def batch_words(spec: scheduler_pb2.CampaignSpec) -> str:
+    """Return how many items a round takes."""
+    return f"{100 * spec.batch_share:g} % of the pool" if spec.batch_share else count(spec.batch_size)
+
+
+def _model_words(model: common_pb2.ModelSpec) -> str:
+    words = [model.name or "logistic_regression"]
+    if model.uncertainty.estimator not in ("", "softmax"):
+        words.append(model.uncertainty.estimator)
+    if model.retrain > common_pb2.RETRAIN_SCRATCH:
+        words.append(f"retrained {plain(model)['retrain']}")
+    return ", ".join(words)
+
+
+def _strategy_words(strategy: common_pb2.StrategySpec) -> str:
+    name = strategy.name or "entropy"
+    return f"{name} ({strategy.base})" if strategy.base else name
 
 
 def _policy_words(spec: scheduler_pb2.CampaignSpec) -> str:
@@ -117,6 +160,8 @@ def event_line(event: scheduler_pb2.WatchCampaignResponse) -> str:
     words = f"{when}round {one.number} {plain(one)['state']}, {count(one.labels)} labels"
     if one.candidates.size:
         words += f", {count(one.candidates.size)} candidates ({share(one.candidates.pool_share)} of the pool)"
+    if one.strategy_reason:
+        words += f", picked by {one.strategy}"
     if one.HasField("quality"):
         words += f", accuracy {quality(one.quality.accuracy)}"
     return words + (f": {one.error}" if one.error else "")

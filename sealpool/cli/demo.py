@@ -22,6 +22,7 @@ from sealpool.cli.rounds import remark_on
 from sealpool.client import ClientOptions, IndexClient, LearnerClient, SchedulerClient
 from sealpool.errors import SealpoolError
 from sealpool.v1 import scheduler_pb2
+from sealpool.vocabulary.strategies import resolve_strategy
 
 _STOP_WITHIN_S = 10.0
 _OF_A_RUN = (*EXTRAS, "logs", "report.json", "report.html")
@@ -73,7 +74,9 @@ def demo(
             "classes undiscovered for rounds; more is closer to random sampling.",
         ),
     ] = 0.5,
-    strategy: Annotated[str, typer.Option(help="How candidates are scored.")] = "entropy",
+    strategy: Annotated[
+        str, typer.Option(help="What makes an item worth a label; `sealpool strategies` tells of each.")
+    ] = "entropy",
     seed: Annotated[int, typer.Option(min=0, help="Of every random choice, in both campaigns.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -85,6 +88,8 @@ def demo(
     """
     if embedder is not None and data is None:
         raise typer.BadParameter("--embedder needs --data")
+    if resolve_strategy(strategy) is None:  # now rather than after the services have started
+        raise typer.BadParameter(f"{strategy!r} is none; see `sealpool strategies`", param_hint="--strategy")
     started = time.monotonic()
     need("matplotlib.figure", extra="demo")  # now rather than after the campaigns
     need("jinja2", extra="demo")

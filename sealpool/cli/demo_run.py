@@ -9,6 +9,7 @@ from sealpool.client import IndexClient, SchedulerClient
 from sealpool.errors import FailedPrecondition, InternalError, InvalidArgument
 from sealpool.types import ItemId, Items, Payload
 from sealpool.v1 import common_pb2, index_pb2, scheduler_pb2
+from sealpool.vocabulary.strategies import STRATEGIES, Need, resolve_strategy
 
 POOL = "demo"
 HELD_OUT_POOL = "demo-held-out"
@@ -96,6 +97,7 @@ def campaign_spec(name: str, data: DemoData, plan: DemoPlan, *, active: bool) ->
         evaluation_pool=HELD_OUT_POOL,
         task=task_kind(data.task),
         classes=data.classes,
+        model=_model(plan.strategy),
         strategy=common_pb2.StrategySpec(name=plan.strategy if active else "random"),
         policy=common_pb2.PolicySpec(name="seals", k=plan.k) if active else common_pb2.PolicySpec(name="full"),
         exploration=plan.exploration if active else 0.0,
@@ -105,6 +107,14 @@ def campaign_spec(name: str, data: DemoData, plan: DemoPlan, *, active: bool) ->
         seed_size=plan.seed_size,
         oracle=scheduler_pb2.OracleSpec(name="dataset"),
     )
+
+
+def _model(strategy: str) -> common_pb2.ModelSpec:
+    """Return the model of both campaigns: the default one, with an estimator that draws if the strategy needs that."""
+    entry = STRATEGIES.get(resolve_strategy(strategy) or "")
+    if entry is None or Need.SAMPLES not in entry.needs:
+        return common_pb2.ModelSpec()
+    return common_pb2.ModelSpec(uncertainty=common_pb2.UncertaintySpec(estimator="laplace"))
 
 
 def run_campaign(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from sealpool.cli import pool_candidates, pool_copies, pool_ingest
+from sealpool.cli import pool_candidates, pool_copies, pool_ingest, pool_reembed
 from sealpool.cli.options import INDEX, AsJson, Index, PoolName, index_client
 from sealpool.cli.output import answer_json, count, facts, plain, quality, say, share, size, table
 from sealpool.cli.pool_spec import (
@@ -46,6 +46,7 @@ app = typer.Typer(help="Pools: the items, their vectors, their index.", no_args_
 app.command()(pool_ingest.ingest)
 pool_copies.register(app)
 pool_candidates.register(app)
+pool_reembed.register(app)
 
 
 @app.command()

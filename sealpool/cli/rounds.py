@@ -34,6 +34,8 @@ def run_rounds(client: SchedulerClient, name: str, *, limit: int | None) -> list
 def remark_on(one: scheduler_pb2.Round, budget: int) -> str:
     """Return a round's figures in a few words; "end" where its model has the whole budget's labels."""
     words = ["end" if one.labels >= budget else f"round {one.number}"]
+    if one.strategy_reason:
+        words.append(one.strategy)
     if one.candidates.size:
         words.append(f"candidates {share(one.candidates.pool_share)}")
     if one.HasField("quality"):

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from sealpool.batches import to_labelled_batches
 from sealpool.client.connection import Connection
 from sealpool.client.options import ClientOptions
-from sealpool.errors import InternalError
+from sealpool.errors import InternalError, InvalidArgument
 from sealpool.matrix import from_matrix, to_matrix
 from sealpool.types import ItemId, LabelledItems, Vectors
 from sealpool.v1 import learner_pb2, learner_pb2_grpc
 
+_CHUNK_BYTES = 1 << 20
 _POOLING = {"mean": learner_pb2.POOLING_MEAN, "cls": learner_pb2.POOLING_CLS}
 
 
@@ -113,15 +114,22 @@ class LearnerClient(Connection):
         pool: str = "",
         ids: Sequence[str] | None = None,
         vectors: Vectors | None = None,
+        texts: Sequence[str] | None = None,
     ) -> Iterator[Predictions]:
-        """Yield class probabilities of the items `ids`, of `vectors`, or, with neither, of the whole pool."""
+        """Yield class probabilities of the items `ids`, of `vectors`, of `texts`, or, with none, of the whole pool.
+
+        Models of vectors take no texts, and models of texts no vectors.
+        """
+        if sum(source is not None for source in (ids, vectors, texts)) > 1:
+            raise InvalidArgument("source", "give ids, vectors or texts, one of them")
         request = learner_pb2.PredictRequest(
             campaign=campaign,
             round=round,
             pool=pool,
             items=None if ids is None else learner_pb2.ItemIds(ids=ids),
             vectors=None if vectors is None else to_matrix(vectors),
-            whole_pool=learner_pb2.WholePool() if ids is None and vectors is None else None,
+            texts=None if texts is None else learner_pb2.Texts(texts=texts),
+            whole_pool=learner_pb2.WholePool() if ids is None and vectors is None and texts is None else None,
         )
         classes: Sequence[str] = ()
         for answer in self.stream(lambda s: self._stub.Predict(request, timeout=s)):
@@ -135,7 +143,7 @@ class LearnerClient(Connection):
 
     def embed(
         self,
-        texts: Iterable[str],
+        items: Iterable[str | bytes],
         *,
         encoder: str,
         pooling: str = "mean",
@@ -143,22 +151,55 @@ class LearnerClient(Connection):
         max_tokens: int = 0,
         chunk_texts: int = 512,
     ) -> Iterator[Vectors]:
-        """Yield vectors of texts in their order, in chunks. Not tried again: texts may come from anywhere."""
+        """Yield vectors of texts (str) or of image files (bytes) in their order, in chunks.
+
+        A message has up to `chunk_texts` items, and about 1 MiB of images. Not tried again: items may come from
+        anywhere.
+        """
         header = learner_pb2.EmbedHeader(
             encoder=encoder, pooling=_POOLING[pooling], normalize=normalize, max_tokens=max_tokens
         )
 
         def requests() -> Iterator[learner_pb2.EmbedRequest]:
             yield learner_pb2.EmbedRequest(header=header)
-            some: list[str] = []
-            for text in texts:
-                some.append(text)
-                if len(some) == chunk_texts:
-                    yield learner_pb2.EmbedRequest(texts=some)
-                    some = []
-            if some:
-                yield learner_pb2.EmbedRequest(texts=some)
+            for some in _portions(items, chunk_texts):
+                yield learner_pb2.EmbedRequest(
+                    texts=[item for item in some if isinstance(item, str)],
+                    images=[item for item in some if isinstance(item, bytes)],
+                )
 
         answers = self._stub.Embed(requests(), timeout=self.options.long_timeout_s)
         for answer in self.stream_once(answers):
             yield from_matrix(answer.vectors)
+
+    def start_reembedding(self, request: learner_pb2.StartReembeddingRequest) -> learner_pb2.ReembeddingJob:
+        """Embed a pool anew into another one. Repeated with the same request it is the same job."""
+        return self.call(lambda s: self._stub.StartReembedding(request, timeout=s), long=True).job
+
+    def watch_reembedding(self, job_id: str) -> Iterator[learner_pb2.ReembeddingJob]:
+        """Yield a job as it is, and each time that it changed, until it has ended."""
+        request = learner_pb2.WatchReembeddingRequest(id=job_id)
+        for answer in self.stream(lambda s: self._stub.WatchReembedding(request, timeout=s)):
+            yield answer.job
+
+    def cancel_reembedding(self, job_id: str) -> learner_pb2.ReembeddingJob:
+        """Stop a job after the texts at hand."""
+        request = learner_pb2.CancelReembeddingRequest(id=job_id)
+        return self.call(lambda s: self._stub.CancelReembedding(request, timeout=s)).job
+
+
+def _portions(items: Iterable[str | bytes], size: int) -> Iterator[list[str | bytes]]:
+    """Cut items into lists of at most `size`, which end early where images have come to _CHUNK_BYTES."""
+    some: list[str | bytes] = []
+    held = 0
+    for item in items:
+        if some and isinstance(item, bytes) and held + len(item) > _CHUNK_BYTES:
+            yield some
+            some, held = [], 0
+        some.append(item)
+        held += len(item) if isinstance(item, bytes) else 0
+        if len(some) == size:
+            yield some
+            some, held = [], 0
+    if some:
+        yield some

@@ -66,6 +66,11 @@ def check_complete(access: Mapping[str, Access], descriptors: Sequence[ServiceDe
         raise ValueError(f"access must name every method and no other: {', '.join(wrong)}")
 
 
+def _reembedding_pools(request: Any) -> list[tuple[str, str]]:
+    pools = [("source_pool", request.source_pool), ("target_pool", request.target_pool)]
+    return [*pools, *([("alias", request.alias)] if request.alias else [])]
+
+
 _POOL = pools_in("pool")
 _NAME = pools_in("name")
 _HEADER = pools_in("header.pool")
@@ -102,6 +107,11 @@ LEARNER_ACCESS: Mapping[str, Access] = {
     "Select": Access(role=Role.WRITE, pools_of=_HEADER),
     # Loads encoders and holds the device: work, though nothing is kept.
     "Embed": Access(role=Role.WRITE, pools_of=no_pools),
+    # It makes a pool, and may give it an alias.
+    "StartReembedding": Access(role=Role.ADMIN, pools_of=_reembedding_pools),
+    # A job is named by its id alone, which tells no pool.
+    "WatchReembedding": Access(role=Role.READ),
+    "CancelReembedding": Access(role=Role.WRITE),
 }
 
 

@@ -24,25 +24,31 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18sealpool/v1/common.proto\x12\x0bsealpool.v1\"X\n\x06Matrix\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12!\n\x05\x64type\x18\x02 \x01(\x0e\x32\x12.sealpool.v1.DType\x12\x0c\n\x04rows\x18\x03 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x04 \x01(\r\">\n\x08Payloads\x12\r\n\x05texts\x18\x01 \x03(\t\x12\x0c\n\x04uris\x18\x02 \x03(\t\x12\x15\n\rmetadata_json\x18\x03 \x03(\t\"g\n\tItemBatch\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12$\n\x07vectors\x18\x02 \x01(\x0b\x32\x13.sealpool.v1.Matrix\x12\'\n\x08payloads\x18\x03 \x01(\x0b\x32\x15.sealpool.v1.Payloads\"B\n\rLabelledBatch\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\x14\n\x0clabel_counts\x18\x02 \x03(\r\x12\x0e\n\x06labels\x18\x03 \x03(\r\"m\n\tModelSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02l2\x18\x02 \x01(\x01\x12\x16\n\x0emax_iterations\x18\x03 \x01(\r\x12.\n\x0c\x63lass_weight\x18\x04 \x01(\x0e\x32\x18.sealpool.v1.ClassWeight\"\x8e\x01\n\x0cStrategySpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x02 \x01(\t\x12\x11\n\x04\x62\x65ta\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12.\n\x0c\x64\x65nsity_over\x18\x04 \x01(\x0e\x32\x18.sealpool.v1.DensityOver\x12\x16\n\x0epositive_class\x18\x05 \x01(\tB\x07\n\x05_beta\"\xa0\x01\n\nPolicySpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\t\n\x01k\x18\x02 \x01(\r\x12\x16\n\x0emax_candidates\x18\x03 \x01(\r\x12\x14\n\x0csubpool_size\x18\x04 \x01(\r\x12\x0f\n\x07\x61nchors\x18\x05 \x01(\r\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12,\n\x06growth\x18\x07 \x01(\x0e\x32\x1c.sealpool.v1.CandidateGrowth\"\xb1\x01\n\x07Quality\x12\r\n\x05items\x18\x01 \x01(\r\x12\x10\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x01\x12\x10\n\x08macro_f1\x18\x03 \x01(\x01\x12\x10\n\x08micro_f1\x18\x04 \x01(\x01\x12\x15\n\rmacro_roc_auc\x18\x05 \x01(\x01\x12\x1e\n\x16mean_average_precision\x18\x06 \x01(\x01\x12*\n\x07\x63lasses\x18\x07 \x03(\x0b\x32\x19.sealpool.v1.ClassQuality\"~\n\x0c\x43lassQuality\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07support\x18\x02 \x01(\r\x12\x19\n\x11\x61verage_precision\x18\x03 \x01(\x01\x12\x0f\n\x07roc_auc\x18\x04 \x01(\x01\x12\n\n\x02\x66\x31\x18\x05 \x01(\x01\x12\x17\n\x0fpositives_found\x18\x06 \x01(\r\"x\n\x11\x43\x61ndidatePoolInfo\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x12\n\npool_share\x18\x03 \x01(\x01\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x04 \x01(\x04\x12\x0f\n\x07removed\x18\x05 \x01(\x04\x12\x10\n\x08labelled\x18\x06 \x01(\x04*D\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01\x12\x11\n\rDTYPE_FLOAT16\x10\x02*o\n\x08TaskKind\x12\x19\n\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10TASK_KIND_BINARY\x10\x01\x12\x18\n\x14TASK_KIND_MULTICLASS\x10\x02\x12\x18\n\x14TASK_KIND_MULTILABEL\x10\x03*]\n\x0b\x43lassWeight\x12\x1c\n\x18\x43LASS_WEIGHT_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43LASS_WEIGHT_NONE\x10\x01\x12\x19\n\x15\x43LASS_WEIGHT_BALANCED\x10\x02*_\n\x0b\x44\x65nsityOver\x12\x1c\n\x18\x44\x45NSITY_OVER_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45NSITY_OVER_CANDIDATES\x10\x01\x12\x15\n\x11\x44\x45NSITY_OVER_POOL\x10\x02*j\n\x0f\x43\x61ndidateGrowth\x12 \n\x1c\x43\x41NDIDATE_GROWTH_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43\x41NDIDATE_GROWTH_ROUND\x10\x01\x12\x19\n\x15\x43\x41NDIDATE_GROWTH_PICK\x10\x02*\x8d\x01\n\nPickOrigin\x12\x1b\n\x17PICK_ORIGIN_UNSPECIFIED\x10\x00\x12\x19\n\x15PICK_ORIGIN_CANDIDATE\x10\x01\x12\x1b\n\x17PICK_ORIGIN_EXPLORATION\x10\x02\x12\x14\n\x10PICK_ORIGIN_FILL\x10\x03\x12\x14\n\x10PICK_ORIGIN_SEED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18sealpool/v1/common.proto\x12\x0bsealpool.v1\"X\n\x06Matrix\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12!\n\x05\x64type\x18\x02 \x01(\x0e\x32\x12.sealpool.v1.DType\x12\x0c\n\x04rows\x18\x03 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x04 \x01(\r\">\n\x08Payloads\x12\r\n\x05texts\x18\x01 \x03(\t\x12\x0c\n\x04uris\x18\x02 \x03(\t\x12\x15\n\rmetadata_json\x18\x03 \x03(\t\"g\n\tItemBatch\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12$\n\x07vectors\x18\x02 \x01(\x0b\x32\x13.sealpool.v1.Matrix\x12\'\n\x08payloads\x18\x03 \x01(\x0b\x32\x15.sealpool.v1.Payloads\"B\n\rLabelledBatch\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\x14\n\x0clabel_counts\x18\x02 \x03(\r\x12\x0e\n\x06labels\x18\x03 \x03(\r\"\xaf\x02\n\tModelSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02l2\x18\x02 \x01(\x01\x12\x16\n\x0emax_iterations\x18\x03 \x01(\r\x12.\n\x0c\x63lass_weight\x18\x04 \x01(\x0e\x32\x18.sealpool.v1.ClassWeight\x12%\n\x07retrain\x18\x05 \x01(\x0e\x32\x14.sealpool.v1.Retrain\x12\x18\n\x10validation_share\x18\x06 \x01(\x01\x12\x31\n\x0buncertainty\x18\x07 \x01(\x0b\x32\x1c.sealpool.v1.UncertaintySpec\x12\'\n\x06neural\x18\x08 \x01(\x0b\x32\x17.sealpool.v1.NeuralSpec\x12#\n\x04text\x18\t \x01(\x0b\x32\x15.sealpool.v1.TextSpec\"[\n\x0fUncertaintySpec\x12\x11\n\testimator\x18\x01 \x01(\t\x12\x0f\n\x07samples\x18\x02 \x01(\r\x12\x13\n\x0btemperature\x18\x03 \x01(\x08\x12\x0f\n\x07\x64ropout\x18\x04 \x01(\x01\"\xab\x02\n\nNeuralSpec\x12\x0e\n\x06hidden\x18\x01 \x03(\r\x12\x14\n\x07\x64ropout\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06\x65pochs\x18\x03 \x01(\r\x12\x12\n\nbatch_size\x18\x04 \x01(\r\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x19\n\x0cweight_decay\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\x0flabel_smoothing\x18\x07 \x01(\x01\x12\x10\n\x08patience\x18\x08 \x01(\r\x12\x13\n\x0bmax_seconds\x18\t \x01(\x01\x12\x19\n\x11max_gradient_norm\x18\n \x01(\x01\x12)\n\tprecision\x18\x0b \x01(\x0e\x32\x16.sealpool.v1.PrecisionB\n\n\x08_dropoutB\x0f\n\r_weight_decay\"i\n\x08TextSpec\x12\x0f\n\x07\x65ncoder\x18\x01 \x01(\t\x12\x12\n\nmax_tokens\x18\x02 \x01(\r\x12\x12\n\nvocabulary\x18\x03 \x01(\r\x12\x11\n\tembedding\x18\x04 \x01(\r\x12\x11\n\tlora_rank\x18\x05 \x01(\r\"\xf3\x01\n\x0cStrategySpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x02 \x01(\t\x12\x11\n\x04\x62\x65ta\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12.\n\x0c\x64\x65nsity_over\x18\x04 \x01(\x0e\x32\x18.sealpool.v1.DensityOver\x12\x16\n\x0epositive_class\x18\x05 \x01(\t\x12.\n\taggregate\x18\x06 \x01(\x0e\x32\x1b.sealpool.v1.LabelAggregate\x12\x11\n\tneighbors\x18\x07 \x01(\r\x12\x0e\n\x06radius\x18\x08 \x01(\x01\x12\x10\n\x08\x63lusters\x18\t \x01(\rB\x07\n\x05_beta\"\xa0\x01\n\nPolicySpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\t\n\x01k\x18\x02 \x01(\r\x12\x16\n\x0emax_candidates\x18\x03 \x01(\r\x12\x14\n\x0csubpool_size\x18\x04 \x01(\r\x12\x0f\n\x07\x61nchors\x18\x05 \x01(\r\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12,\n\x06growth\x18\x07 \x01(\x0e\x32\x1c.sealpool.v1.CandidateGrowth\"\xd5\x01\n\x07Quality\x12\r\n\x05items\x18\x01 \x01(\r\x12\x10\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x01\x12\x10\n\x08macro_f1\x18\x03 \x01(\x01\x12\x10\n\x08micro_f1\x18\x04 \x01(\x01\x12\x15\n\rmacro_roc_auc\x18\x05 \x01(\x01\x12\x1e\n\x16mean_average_precision\x18\x06 \x01(\x01\x12*\n\x07\x63lasses\x18\x07 \x03(\x0b\x32\x19.sealpool.v1.ClassQuality\x12\"\n\x1a\x65xpected_calibration_error\x18\x08 \x01(\x01\"~\n\x0c\x43lassQuality\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07support\x18\x02 \x01(\r\x12\x19\n\x11\x61verage_precision\x18\x03 \x01(\x01\x12\x0f\n\x07roc_auc\x18\x04 \x01(\x01\x12\n\n\x02\x66\x31\x18\x05 \x01(\x01\x12\x17\n\x0fpositives_found\x18\x06 \x01(\r\"x\n\x11\x43\x61ndidatePoolInfo\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x12\n\npool_share\x18\x03 \x01(\x01\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x04 \x01(\x04\x12\x0f\n\x07removed\x18\x05 \x01(\x04\x12\x10\n\x08labelled\x18\x06 \x01(\x04*D\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01\x12\x11\n\rDTYPE_FLOAT16\x10\x02*o\n\x08TaskKind\x12\x19\n\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10TASK_KIND_BINARY\x10\x01\x12\x18\n\x14TASK_KIND_MULTICLASS\x10\x02\x12\x18\n\x14TASK_KIND_MULTILABEL\x10\x03*]\n\x0b\x43lassWeight\x12\x1c\n\x18\x43LASS_WEIGHT_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43LASS_WEIGHT_NONE\x10\x01\x12\x19\n\x15\x43LASS_WEIGHT_BALANCED\x10\x02*d\n\x07Retrain\x12\x17\n\x13RETRAIN_UNSPECIFIED\x10\x00\x12\x13\n\x0fRETRAIN_SCRATCH\x10\x01\x12\x10\n\x0cRETRAIN_WARM\x10\x02\x12\x19\n\x15RETRAIN_AT_SATURATION\x10\x03*f\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRECISION_AUTO\x10\x01\x12\x15\n\x11PRECISION_FLOAT32\x10\x02\x12\x13\n\x0fPRECISION_MIXED\x10\x03*}\n\x0eLabelAggregate\x12\x1f\n\x1bLABEL_AGGREGATE_UNSPECIFIED\x10\x00\x12\x18\n\x14LABEL_AGGREGATE_MEAN\x10\x01\x12\x17\n\x13LABEL_AGGREGATE_MAX\x10\x02\x12\x17\n\x13LABEL_AGGREGATE_MIN\x10\x03*_\n\x0b\x44\x65nsityOver\x12\x1c\n\x18\x44\x45NSITY_OVER_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45NSITY_OVER_CANDIDATES\x10\x01\x12\x15\n\x11\x44\x45NSITY_OVER_POOL\x10\x02*j\n\x0f\x43\x61ndidateGrowth\x12 \n\x1c\x43\x41NDIDATE_GROWTH_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43\x41NDIDATE_GROWTH_ROUND\x10\x01\x12\x19\n\x15\x43\x41NDIDATE_GROWTH_PICK\x10\x02*\x8d\x01\n\nPickOrigin\x12\x1b\n\x17PICK_ORIGIN_UNSPECIFIED\x10\x00\x12\x19\n\x15PICK_ORIGIN_CANDIDATE\x10\x01\x12\x1b\n\x17PICK_ORIGIN_EXPLORATION\x10\x02\x12\x14\n\x10PICK_ORIGIN_FILL\x10\x03\x12\x14\n\x10PICK_ORIGIN_SEED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sealpool.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DTYPE']._serialized_start=1217
-  _globals['_DTYPE']._serialized_end=1285
-  _globals['_TASKKIND']._serialized_start=1287
-  _globals['_TASKKIND']._serialized_end=1398
-  _globals['_CLASSWEIGHT']._serialized_start=1400
-  _globals['_CLASSWEIGHT']._serialized_end=1493
-  _globals['_DENSITYOVER']._serialized_start=1495
-  _globals['_DENSITYOVER']._serialized_end=1590
-  _globals['_CANDIDATEGROWTH']._serialized_start=1592
-  _globals['_CANDIDATEGROWTH']._serialized_end=1698
-  _globals['_PICKORIGIN']._serialized_start=1701
-  _globals['_PICKORIGIN']._serialized_end=1842
+  _globals['_DTYPE']._serialized_start=2051
+  _globals['_DTYPE']._serialized_end=2119
+  _globals['_TASKKIND']._serialized_start=2121
+  _globals['_TASKKIND']._serialized_end=2232
+  _globals['_CLASSWEIGHT']._serialized_start=2234
+  _globals['_CLASSWEIGHT']._serialized_end=2327
+  _globals['_RETRAIN']._serialized_start=2329
+  _globals['_RETRAIN']._serialized_end=2429
+  _globals['_PRECISION']._serialized_start=2431
+  _globals['_PRECISION']._serialized_end=2533
+  _globals['_LABELAGGREGATE']._serialized_start=2535
+  _globals['_LABELAGGREGATE']._serialized_end=2660
+  _globals['_DENSITYOVER']._serialized_start=2662
+  _globals['_DENSITYOVER']._serialized_end=2757
+  _globals['_CANDIDATEGROWTH']._serialized_start=2759
+  _globals['_CANDIDATEGROWTH']._serialized_end=2865
+  _globals['_PICKORIGIN']._serialized_start=2868
+  _globals['_PICKORIGIN']._serialized_end=3009
   _globals['_MATRIX']._serialized_start=41
   _globals['_MATRIX']._serialized_end=129
   _globals['_PAYLOADS']._serialized_start=131
@@ -51,16 +57,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ITEMBATCH']._serialized_end=298
   _globals['_LABELLEDBATCH']._serialized_start=300
   _globals['_LABELLEDBATCH']._serialized_end=366
-  _globals['_MODELSPEC']._serialized_start=368
-  _globals['_MODELSPEC']._serialized_end=477
-  _globals['_STRATEGYSPEC']._serialized_start=480
-  _globals['_STRATEGYSPEC']._serialized_end=622
-  _globals['_POLICYSPEC']._serialized_start=625
-  _globals['_POLICYSPEC']._serialized_end=785
-  _globals['_QUALITY']._serialized_start=788
-  _globals['_QUALITY']._serialized_end=965
-  _globals['_CLASSQUALITY']._serialized_start=967
-  _globals['_CLASSQUALITY']._serialized_end=1093
-  _globals['_CANDIDATEPOOLINFO']._serialized_start=1095
-  _globals['_CANDIDATEPOOLINFO']._serialized_end=1215
+  _globals['_MODELSPEC']._serialized_start=369
+  _globals['_MODELSPEC']._serialized_end=672
+  _globals['_UNCERTAINTYSPEC']._serialized_start=674
+  _globals['_UNCERTAINTYSPEC']._serialized_end=765
+  _globals['_NEURALSPEC']._serialized_start=768
+  _globals['_NEURALSPEC']._serialized_end=1067
+  _globals['_TEXTSPEC']._serialized_start=1069
+  _globals['_TEXTSPEC']._serialized_end=1174
+  _globals['_STRATEGYSPEC']._serialized_start=1177
+  _globals['_STRATEGYSPEC']._serialized_end=1420
+  _globals['_POLICYSPEC']._serialized_start=1423
+  _globals['_POLICYSPEC']._serialized_end=1583
+  _globals['_QUALITY']._serialized_start=1586
+  _globals['_QUALITY']._serialized_end=1799
+  _globals['_CLASSQUALITY']._serialized_start=1801
+  _globals['_CLASSQUALITY']._serialized_end=1927
+  _globals['_CANDIDATEPOOLINFO']._serialized_start=1929
+  _globals['_CANDIDATEPOOLINFO']._serialized_end=2049
 # @@protoc_insertion_point(module_scope)

@@ -109,6 +109,80 @@ CLASS_WEIGHT_BALANCED: ClassWeight.ValueType  # 2
 """A label of class c counts n / (classes · n_c)."""
 Global___ClassWeight: _TypeAlias = ClassWeight  # noqa: Y015
 
+class _Retrain:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RetrainEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Retrain.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RETRAIN_UNSPECIFIED: _Retrain.ValueType  # 0
+    """SCRATCH."""
+    RETRAIN_SCRATCH: _Retrain.ValueType  # 1
+    """New weights (transformer: the base encoder's) each round."""
+    RETRAIN_WARM: _Retrain.ValueType  # 2
+    """The latest earlier round's model; from scratch where there is none of the same spec."""
+    RETRAIN_AT_SATURATION: _Retrain.ValueType  # 3
+    """As WARM, until the validation score no longer rises over the round before: then from"""
+
+class Retrain(_Retrain, metaclass=_RetrainEnumTypeWrapper):
+    """What a round's model begins from."""
+
+RETRAIN_UNSPECIFIED: Retrain.ValueType  # 0
+"""SCRATCH."""
+RETRAIN_SCRATCH: Retrain.ValueType  # 1
+"""New weights (transformer: the base encoder's) each round."""
+RETRAIN_WARM: Retrain.ValueType  # 2
+"""The latest earlier round's model; from scratch where there is none of the same spec."""
+RETRAIN_AT_SATURATION: Retrain.ValueType  # 3
+"""As WARM, until the validation score no longer rises over the round before: then from"""
+Global___Retrain: _TypeAlias = Retrain  # noqa: Y015
+
+class _Precision:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PrecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Precision.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRECISION_UNSPECIFIED: _Precision.ValueType  # 0
+    """AUTO."""
+    PRECISION_AUTO: _Precision.ValueType  # 1
+    """MIXED on a GPU, FLOAT32 on a CPU."""
+    PRECISION_FLOAT32: _Precision.ValueType  # 2
+    PRECISION_MIXED: _Precision.ValueType  # 3
+    """bfloat16 where the device has it, else float16 with a scaled loss."""
+
+class Precision(_Precision, metaclass=_PrecisionEnumTypeWrapper): ...
+
+PRECISION_UNSPECIFIED: Precision.ValueType  # 0
+"""AUTO."""
+PRECISION_AUTO: Precision.ValueType  # 1
+"""MIXED on a GPU, FLOAT32 on a CPU."""
+PRECISION_FLOAT32: Precision.ValueType  # 2
+PRECISION_MIXED: Precision.ValueType  # 3
+"""bfloat16 where the device has it, else float16 with a scaled loss."""
+Global___Precision: _TypeAlias = Precision  # noqa: Y015
+
+class _LabelAggregate:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LabelAggregateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LabelAggregate.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LABEL_AGGREGATE_UNSPECIFIED: _LabelAggregate.ValueType  # 0
+    """MEAN."""
+    LABEL_AGGREGATE_MEAN: _LabelAggregate.ValueType  # 1
+    LABEL_AGGREGATE_MAX: _LabelAggregate.ValueType  # 2
+    LABEL_AGGREGATE_MIN: _LabelAggregate.ValueType  # 3
+
+class LabelAggregate(_LabelAggregate, metaclass=_LabelAggregateEnumTypeWrapper): ...
+
+LABEL_AGGREGATE_UNSPECIFIED: LabelAggregate.ValueType  # 0
+"""MEAN."""
+LABEL_AGGREGATE_MEAN: LabelAggregate.ValueType  # 1
+LABEL_AGGREGATE_MAX: LabelAggregate.ValueType  # 2
+LABEL_AGGREGATE_MIN: LabelAggregate.ValueType  # 3
+Global___LabelAggregate: _TypeAlias = LabelAggregate  # noqa: Y015
+
 class _DensityOver:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -326,7 +400,7 @@ Global___LabelledBatch: _TypeAlias = LabelledBatch  # noqa: Y015
 
 @_typing.final
 class ModelSpec(_message.Message):
-    """A model and how it is trained."""
+    """A model and how it is trained. Zeros and empty strings mean the model's default."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -334,16 +408,37 @@ class ModelSpec(_message.Message):
     L2_FIELD_NUMBER: _builtins.int
     MAX_ITERATIONS_FIELD_NUMBER: _builtins.int
     CLASS_WEIGHT_FIELD_NUMBER: _builtins.int
+    RETRAIN_FIELD_NUMBER: _builtins.int
+    VALIDATION_SHARE_FIELD_NUMBER: _builtins.int
+    UNCERTAINTY_FIELD_NUMBER: _builtins.int
+    NEURAL_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """In the learner's registry: "logistic_regression". "" means that."""
+    """"logistic_regression" (also for ""), "mlp", "cnn", "bilstm", "transformer"; see"""
     l2: _builtins.float
-    """Weight of the squared-norm penalty, ≥ 0: ½·l2·‖w‖² beside the sum of the losses, which is"""
+    """`sealpool models`. The last three read the items' texts.
+    logistic_regression: weight of the squared-norm penalty, ≥ 0: ½·l2·‖w‖² beside the sum of
+    """
     max_iterations: _builtins.int
-    """scikit-learn's C = 1 / l2. 0 means the model's default: 0.01 of the mean squared length
+    """the losses, which is scikit-learn's C = 1 / l2. Default: 0.01 of the mean squared length
     of the labelled vectors, so that their scale does not matter.
-    0 means the model's default (200). At most 10,000.
+    logistic_regression: default 200. At most 10,000.
     """
     class_weight: Global___ClassWeight.ValueType
+    retrain: Global___Retrain.ValueType
+    validation_share: _builtins.float
+    """Share of the labelled set, 0 to 0.5, that is not trained on: it stops training early,"""
+    @_builtins.property
+    def uncertainty(self) -> Global___UncertaintySpec:
+        """says when the model has stalled, and fits the temperature. Which items these are stays
+        the same from round to round. Default: 0 for logistic_regression unless it is needed,
+        else 0.1.
+        """
+
+    @_builtins.property
+    def neural(self) -> Global___NeuralSpec: ...
+    @_builtins.property
+    def text(self) -> Global___TextSpec: ...
     def __init__(
         self,
         *,
@@ -351,18 +446,176 @@ class ModelSpec(_message.Message):
         l2: _builtins.float = ...,
         max_iterations: _builtins.int = ...,
         class_weight: Global___ClassWeight.ValueType = ...,
+        retrain: Global___Retrain.ValueType = ...,
+        validation_share: _builtins.float = ...,
+        uncertainty: Global___UncertaintySpec | None = ...,
+        neural: Global___NeuralSpec | None = ...,
+        text: Global___TextSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["neural", b"neural", "text", b"text", "uncertainty", b"uncertainty"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_weight", b"class_weight", "l2", b"l2", "max_iterations", b"max_iterations", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_weight", b"class_weight", "l2", b"l2", "max_iterations", b"max_iterations", "name", b"name", "neural", b"neural", "retrain", b"retrain", "text", b"text", "uncertainty", b"uncertainty", "validation_share", b"validation_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelSpec: _TypeAlias = ModelSpec  # noqa: Y015
 
 @_typing.final
+class UncertaintySpec(_message.Message):
+    """How the model's doubt is told. Strategies that ask for posterior samples need another estimator than softmax."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ESTIMATOR_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    DROPOUT_FIELD_NUMBER: _builtins.int
+    estimator: _builtins.str
+    """"softmax" (also for ""), "mc_dropout", "ensemble", "laplace"."""
+    samples: _builtins.int
+    """Posterior samples: 2 to 1,000. Default 20; ensemble: 5, and that many models are trained."""
+    temperature: _builtins.bool
+    """Fit one temperature on the validation items (Guo et al., ICML 2017)."""
+    dropout: _builtins.float
+    """mc_dropout: the rate, above 0 and below 1. Default: the model's own, or 0.5 where it has none"""
+    def __init__(
+        self,
+        *,
+        estimator: _builtins.str = ...,
+        samples: _builtins.int = ...,
+        temperature: _builtins.bool = ...,
+        dropout: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropout", b"dropout", "estimator", b"estimator", "samples", b"samples", "temperature", b"temperature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UncertaintySpec: _TypeAlias = UncertaintySpec  # noqa: Y015
+
+@_typing.final
+class NeuralSpec(_message.Message):
+    """How the models that are trained by gradient descent are: mlp, cnn, bilstm, transformer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HIDDEN_FIELD_NUMBER: _builtins.int
+    DROPOUT_FIELD_NUMBER: _builtins.int
+    EPOCHS_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    LABEL_SMOOTHING_FIELD_NUMBER: _builtins.int
+    PATIENCE_FIELD_NUMBER: _builtins.int
+    MAX_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_GRADIENT_NORM_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    dropout: _builtins.float
+    """filters; bilstm, units a direction.
+    0 to below 1. Default 0.1.
+    """
+    epochs: _builtins.int
+    """At most, up to 100,000; with RETRAIN_WARM the acquisition period: epochs between two"""
+    batch_size: _builtins.int
+    """batches of picks. Default: mlp 100, cnn and bilstm 30, transformer 5, or from scratch
+    as many as make 60 steps.
+    Examples a step, up to 65,536; halved, and said, where GPU memory runs out. Default:
+    """
+    learning_rate: _builtins.float
+    """32, mlp 64.
+    Default: mlp, cnn, bilstm 1e-3; transformer 5e-5; with LoRA 2e-4.
+    """
+    weight_decay: _builtins.float
+    """Of AdamW. Default 0.01."""
+    label_smoothing: _builtins.float
+    """0 to below 1."""
+    patience: _builtins.int
+    """Epochs without a better validation loss after which training stops, and the best"""
+    max_seconds: _builtins.float
+    """epoch's weights are taken. Default 5; no meaning without validation items.
+    Training stops at the end of the step that passes it. 0: no such cap.
+    """
+    max_gradient_norm: _builtins.float
+    """Gradients are clipped to it. Default 1."""
+    precision: Global___Precision.ValueType
+    @_builtins.property
+    def hidden(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Units of each hidden layer, up to 16 layers of 1 to 65,536: mlp, default 128; cnn,"""
+
+    def __init__(
+        self,
+        *,
+        hidden: _abc.Iterable[_builtins.int] | None = ...,
+        dropout: _builtins.float | None = ...,
+        epochs: _builtins.int = ...,
+        batch_size: _builtins.int = ...,
+        learning_rate: _builtins.float = ...,
+        weight_decay: _builtins.float | None = ...,
+        label_smoothing: _builtins.float = ...,
+        patience: _builtins.int = ...,
+        max_seconds: _builtins.float = ...,
+        max_gradient_norm: _builtins.float = ...,
+        precision: Global___Precision.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dropout", b"_dropout", "_weight_decay", b"_weight_decay", "dropout", b"dropout", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dropout", b"_dropout", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "dropout", b"dropout", "epochs", b"epochs", "hidden", b"hidden", "label_smoothing", b"label_smoothing", "learning_rate", b"learning_rate", "max_gradient_norm", b"max_gradient_norm", "max_seconds", b"max_seconds", "patience", b"patience", "precision", b"precision", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dropout: _TypeAlias = _typing.Literal["dropout"]  # noqa: Y015
+    _WhichOneofArgType__dropout: _TypeAlias = _typing.Literal["_dropout", b"_dropout"]  # noqa: Y015
+    _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
+    _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dropout) -> _WhichOneofReturnType__dropout | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_decay) -> _WhichOneofReturnType__weight_decay | None: ...
+
+Global___NeuralSpec: _TypeAlias = NeuralSpec  # noqa: Y015
+
+@_typing.final
+class TextSpec(_message.Message):
+    """What the models that read texts are made of. Numbers are at most 65,536, `vocabulary` at most 10,000,000."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENCODER_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    VOCABULARY_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    LORA_RANK_FIELD_NUMBER: _builtins.int
+    encoder: _builtins.str
+    """transformer: a directory on the learner's machine, or a model name that its cache has. Required."""
+    max_tokens: _builtins.int
+    """Longer texts are cut. Default: cnn, bilstm 256; transformer the encoder's own limit, 512 at most."""
+    vocabulary: _builtins.int
+    """cnn, bilstm: words kept, the most frequent of the labelled texts. Default 20,000."""
+    embedding: _builtins.int
+    """cnn, bilstm: dimensions a word. Default 100."""
+    lora_rank: _builtins.int
+    """transformer: train adapters of this rank and the head alone (Hu et al., ICLR 2022). 0: all."""
+    def __init__(
+        self,
+        *,
+        encoder: _builtins.str = ...,
+        max_tokens: _builtins.int = ...,
+        vocabulary: _builtins.int = ...,
+        embedding: _builtins.int = ...,
+        lora_rank: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "encoder", b"encoder", "lora_rank", b"lora_rank", "max_tokens", b"max_tokens", "vocabulary", b"vocabulary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextSpec: _TypeAlias = TextSpec  # noqa: Y015
+
+@_typing.final
 class StrategySpec(_message.Message):
-    """How candidates are scored."""
+    """How candidates are scored. Zeros and empty strings mean the strategy's default; an option that the strategy does not
+    have is refused.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -371,18 +624,34 @@ class StrategySpec(_message.Message):
     BETA_FIELD_NUMBER: _builtins.int
     DENSITY_OVER_FIELD_NUMBER: _builtins.int
     POSITIVE_CLASS_FIELD_NUMBER: _builtins.int
+    AGGREGATE_FIELD_NUMBER: _builtins.int
+    NEIGHBORS_FIELD_NUMBER: _builtins.int
+    RADIUS_FIELD_NUMBER: _builtins.int
+    CLUSTERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """In the learner's registry: "random", "least_confidence", "margin", "entropy","""
+    """One of `sealpool strategies`, or an alias of another library's. "" means "entropy"."""
     base: _builtins.str
-    """"most_likely_positive", "information_density". "" means "entropy".
-    information_density: the strategy whose score is weighted. "" means "entropy".
-    """
+    """information_density, stochastic_top_k: the strategy whose score is used, one that scores item by"""
     beta: _builtins.float
-    """information_density: exponent of the density, ≥ 0. Absent means 1."""
+    """item and never below 0. "" means "entropy".
+    information_density: exponent of the density, ≥ 0; absent means 1. stochastic_top_k,
+    """
     density_over: Global___DensityOver.ValueType
-    """information_density: the set P whose mean direction is taken."""
+    """power_bald: the exponent of the score (coldness), > 0; absent means 1.
+    information_density: the set P whose mean direction is taken.
+    """
     positive_class: _builtins.str
-    """most_likely_positive: the class looked for. "" means the second class of a binary"""
+    """most_likely_positive, active_search…: the class looked for. "" means the second class of"""
+    aggregate: Global___LabelAggregate.ValueType
+    """a binary campaign; required otherwise.
+    Multi-label: how the scores of an item's labels become one.
+    """
+    neighbors: _builtins.int
+    """Strategies on neighbours: how many. Each strategy says its default."""
+    radius: _builtins.float
+    """prob_cover: cosine distance within which an item covers another, 0 to 2. 0: estimated."""
+    clusters: _builtins.int
+    """Strategies on clusters: how many. Each strategy says its default."""
     def __init__(
         self,
         *,
@@ -391,10 +660,14 @@ class StrategySpec(_message.Message):
         beta: _builtins.float | None = ...,
         density_over: Global___DensityOver.ValueType = ...,
         positive_class: _builtins.str = ...,
+        aggregate: Global___LabelAggregate.ValueType = ...,
+        neighbors: _builtins.int = ...,
+        radius: _builtins.float = ...,
+        clusters: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "beta", b"beta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "base", b"base", "beta", b"beta", "density_over", b"density_over", "name", b"name", "positive_class", b"positive_class"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "aggregate", b"aggregate", "base", b"base", "beta", b"beta", "clusters", b"clusters", "density_over", b"density_over", "name", b"name", "neighbors", b"neighbors", "positive_class", b"positive_class", "radius", b"radius"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__beta: _TypeAlias = _typing.Literal["beta"]  # noqa: Y015
     _WhichOneofArgType__beta: _TypeAlias = _typing.Literal["_beta", b"_beta"]  # noqa: Y015
@@ -471,6 +744,7 @@ class Quality(_message.Message):
     MACRO_ROC_AUC_FIELD_NUMBER: _builtins.int
     MEAN_AVERAGE_PRECISION_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
+    EXPECTED_CALIBRATION_ERROR_FIELD_NUMBER: _builtins.int
     items: _builtins.int
     """Held-out items looked at."""
     accuracy: _builtins.float
@@ -481,6 +755,8 @@ class Quality(_message.Message):
     """One class against the rest, mean over classes."""
     mean_average_precision: _builtins.float
     """Mean over classes of average_precision."""
+    expected_calibration_error: _builtins.float
+    """15 bins of equal width of the predicted class's probability (Guo et al.,"""
     @_builtins.property
     def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassQuality]:
         """In the order of the campaign's classes."""
@@ -495,10 +771,11 @@ class Quality(_message.Message):
         macro_roc_auc: _builtins.float = ...,
         mean_average_precision: _builtins.float = ...,
         classes: _abc.Iterable[Global___ClassQuality] | None = ...,
+        expected_calibration_error: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "classes", b"classes", "items", b"items", "macro_f1", b"macro_f1", "macro_roc_auc", b"macro_roc_auc", "mean_average_precision", b"mean_average_precision", "micro_f1", b"micro_f1"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "classes", b"classes", "expected_calibration_error", b"expected_calibration_error", "items", b"items", "macro_f1", b"macro_f1", "macro_roc_auc", b"macro_roc_auc", "mean_average_precision", b"mean_average_precision", "micro_f1", b"micro_f1"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

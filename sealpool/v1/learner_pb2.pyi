@@ -45,6 +45,31 @@ POOLING_CLS: Pooling.ValueType  # 2
 """The first token of the last layer."""
 Global___Pooling: _TypeAlias = Pooling  # noqa: Y015
 
+class _JobState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOB_STATE_UNSPECIFIED: _JobState.ValueType  # 0
+    JOB_STATE_RUNNING: _JobState.ValueType  # 1
+    JOB_STATE_FINISHED: _JobState.ValueType  # 2
+    JOB_STATE_FAILED: _JobState.ValueType  # 3
+    """Start it again to go on."""
+    JOB_STATE_CANCELLED: _JobState.ValueType  # 4
+    """Start it again to go on."""
+
+class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper): ...
+
+JOB_STATE_UNSPECIFIED: JobState.ValueType  # 0
+JOB_STATE_RUNNING: JobState.ValueType  # 1
+JOB_STATE_FINISHED: JobState.ValueType  # 2
+JOB_STATE_FAILED: JobState.ValueType  # 3
+"""Start it again to go on."""
+JOB_STATE_CANCELLED: JobState.ValueType  # 4
+"""Start it again to go on."""
+Global___JobState: _TypeAlias = JobState  # noqa: Y015
+
 @_typing.final
 class TrainHeader(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -147,18 +172,23 @@ class TrainProgress(_message.Message):
 
     ITERATION_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
+    QUEUE_PLACE_FIELD_NUMBER: _builtins.int
     iteration: _builtins.int
+    """Of the optimiser; for models trained by gradient descent, the epoch."""
     loss: _builtins.float
     """Mean loss an example, penalty included."""
+    queue_place: _builtins.int
+    """1 is next. 0: it trains."""
     def __init__(
         self,
         *,
         iteration: _builtins.int = ...,
         loss: _builtins.float = ...,
+        queue_place: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["iteration", b"iteration", "loss", b"loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["iteration", b"iteration", "loss", b"loss", "queue_place", b"queue_place"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -176,6 +206,11 @@ class TrainResult(_message.Message):
     FETCH_SECONDS_FIELD_NUMBER: _builtins.int
     FROM_CHECKPOINT_FIELD_NUMBER: _builtins.int
     POOL_VERSION_FIELD_NUMBER: _builtins.int
+    VALIDATION_EXAMPLES_FIELD_NUMBER: _builtins.int
+    VALIDATION_SCORE_FIELD_NUMBER: _builtins.int
+    WARM_FROM_ROUND_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     examples: _builtins.int
     """Trained on."""
     missing: _builtins.int
@@ -189,6 +224,20 @@ class TrainResult(_message.Message):
     """Reading vectors from the index server."""
     from_checkpoint: _builtins.bool
     pool_version: _builtins.int
+    validation_examples: _builtins.int
+    """Set aside; not in `examples`."""
+    validation_score: _builtins.float
+    """Macro-F1 on them; NaN without any."""
+    warm_from_round: _builtins.int
+    """Whose model it went on from; absent if trained from scratch."""
+    @_builtins.property
+    def calibration(self) -> Global___Calibration:
+        """Where a temperature was fitted."""
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was done otherwise than asked, each a sentence: a batch halved for want of"""
+
     def __init__(
         self,
         *,
@@ -200,14 +249,53 @@ class TrainResult(_message.Message):
         fetch_seconds: _builtins.float = ...,
         from_checkpoint: _builtins.bool = ...,
         pool_version: _builtins.int = ...,
+        validation_examples: _builtins.int = ...,
+        validation_score: _builtins.float = ...,
+        warm_from_round: _builtins.int | None = ...,
+        calibration: Global___Calibration | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_calibration", b"_calibration", "_warm_from_round", b"_warm_from_round", "calibration", b"calibration", "warm_from_round", b"warm_from_round"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calibration", b"_calibration", "_warm_from_round", b"_warm_from_round", "calibration", b"calibration", "examples", b"examples", "fetch_seconds", b"fetch_seconds", "from_checkpoint", b"from_checkpoint", "iterations", b"iterations", "loss", b"loss", "missing", b"missing", "notes", b"notes", "pool_version", b"pool_version", "train_seconds", b"train_seconds", "validation_examples", b"validation_examples", "validation_score", b"validation_score", "warm_from_round", b"warm_from_round"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__calibration: _TypeAlias = _typing.Literal["calibration"]  # noqa: Y015
+    _WhichOneofArgType__calibration: _TypeAlias = _typing.Literal["_calibration", b"_calibration"]  # noqa: Y015
+    _WhichOneofReturnType__warm_from_round: _TypeAlias = _typing.Literal["warm_from_round"]  # noqa: Y015
+    _WhichOneofArgType__warm_from_round: _TypeAlias = _typing.Literal["_warm_from_round", b"_warm_from_round"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__calibration) -> _WhichOneofReturnType__calibration | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warm_from_round) -> _WhichOneofReturnType__warm_from_round | None: ...
+
+Global___TrainResult: _TypeAlias = TrainResult  # noqa: Y015
+
+@_typing.final
+class Calibration(_message.Message):
+    """Expected calibration errors are of the validation items, which the temperature was fitted on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    ERROR_BEFORE_FIELD_NUMBER: _builtins.int
+    ERROR_AFTER_FIELD_NUMBER: _builtins.int
+    temperature: _builtins.float
+    error_before: _builtins.float
+    error_after: _builtins.float
+    def __init__(
+        self,
+        *,
+        temperature: _builtins.float = ...,
+        error_before: _builtins.float = ...,
+        error_after: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "fetch_seconds", b"fetch_seconds", "from_checkpoint", b"from_checkpoint", "iterations", b"iterations", "loss", b"loss", "missing", b"missing", "pool_version", b"pool_version", "train_seconds", b"train_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_after", b"error_after", "error_before", b"error_before", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TrainResult: _TypeAlias = TrainResult  # noqa: Y015
+Global___Calibration: _TypeAlias = Calibration  # noqa: Y015
 
 @_typing.final
 class SelectHeader(_message.Message):
@@ -222,6 +310,9 @@ class SelectHeader(_message.Message):
     EXPLORATION_FIELD_NUMBER: _builtins.int
     FILL_RANDOM_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    WITHOUT_MODEL_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
     campaign: _builtins.str
     round: _builtins.int
     pool: _builtins.str
@@ -234,10 +325,18 @@ class SelectHeader(_message.Message):
     """
     seed: _builtins.int
     """Of ties, exploration and fill."""
+    without_model: _builtins.bool
+    """Pick without a checkpoint, before there are labels that can train one: the strategy must be"""
+    task: _common_pb2.TaskKind.ValueType
+    """one that needs no model, or `auto`. `task` and `classes` are then required.
+    Only with without_model; otherwise the checkpoint's.
+    """
     @_builtins.property
     def strategy(self) -> _common_pb2.StrategySpec: ...
     @_builtins.property
     def policy(self) -> _common_pb2.PolicySpec: ...
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -250,10 +349,13 @@ class SelectHeader(_message.Message):
         exploration: _builtins.float = ...,
         fill_random: _builtins.bool = ...,
         seed: _builtins.int = ...,
+        without_model: _builtins.bool = ...,
+        task: _common_pb2.TaskKind.ValueType = ...,
+        classes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "strategy", b"strategy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "campaign", b"campaign", "exploration", b"exploration", "fill_random", b"fill_random", "policy", b"policy", "pool", b"pool", "round", b"round", "seed", b"seed", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "campaign", b"campaign", "classes", b"classes", "exploration", b"exploration", "fill_random", b"fill_random", "policy", b"policy", "pool", b"pool", "round", b"round", "seed", b"seed", "strategy", b"strategy", "task", b"task", "without_model", b"without_model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -322,10 +424,16 @@ class SelectResponse(_message.Message):
     EXPAND_SECONDS_FIELD_NUMBER: _builtins.int
     SCORE_SECONDS_FIELD_NUMBER: _builtins.int
     POOL_VERSION_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    STRATEGY_REASON_FIELD_NUMBER: _builtins.int
     expand_seconds: _builtins.float
     """The index server's answer, vectors included."""
     score_seconds: _builtins.float
     pool_version: _builtins.int
+    strategy: _builtins.str
+    """The one that picked: its own name for an alias, what was chosen for "auto"."""
+    strategy_reason: _builtins.str
+    """auto: why that one. Otherwise ""."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Best first; exploration and fill after the candidates."""
@@ -350,10 +458,12 @@ class SelectResponse(_message.Message):
         expand_seconds: _builtins.float = ...,
         score_seconds: _builtins.float = ...,
         pool_version: _builtins.int = ...,
+        strategy: _builtins.str = ...,
+        strategy_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "expand_seconds", b"expand_seconds", "ids", b"ids", "origins", b"origins", "pool_version", b"pool_version", "score_seconds", b"score_seconds", "scores", b"scores"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "expand_seconds", b"expand_seconds", "ids", b"ids", "origins", b"origins", "pool_version", b"pool_version", "score_seconds", b"score_seconds", "scores", b"scores", "strategy", b"strategy", "strategy_reason", b"strategy_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -368,6 +478,7 @@ class PredictRequest(_message.Message):
     ITEMS_FIELD_NUMBER: _builtins.int
     VECTORS_FIELD_NUMBER: _builtins.int
     WHOLE_POOL_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
     POOL_FIELD_NUMBER: _builtins.int
     campaign: _builtins.str
     round: _builtins.int
@@ -384,6 +495,10 @@ class PredictRequest(_message.Message):
     def whole_pool(self) -> Global___WholePool:
         """Every item of `pool`."""
 
+    @_builtins.property
+    def texts(self) -> Global___Texts:
+        """For models that read texts."""
+
     def __init__(
         self,
         *,
@@ -392,15 +507,16 @@ class PredictRequest(_message.Message):
         items: Global___ItemIds | None = ...,
         vectors: _common_pb2.Matrix | None = ...,
         whole_pool: Global___WholePool | None = ...,
+        texts: Global___Texts | None = ...,
         pool: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_round", b"_round", "items", b"items", "round", b"round", "source", b"source", "vectors", b"vectors", "whole_pool", b"whole_pool"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_round", b"_round", "items", b"items", "round", b"round", "source", b"source", "texts", b"texts", "vectors", b"vectors", "whole_pool", b"whole_pool"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_round", b"_round", "campaign", b"campaign", "items", b"items", "pool", b"pool", "round", b"round", "source", b"source", "vectors", b"vectors", "whole_pool", b"whole_pool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_round", b"_round", "campaign", b"campaign", "items", b"items", "pool", b"pool", "round", b"round", "source", b"source", "texts", b"texts", "vectors", b"vectors", "whole_pool", b"whole_pool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__round: _TypeAlias = _typing.Literal["round"]  # noqa: Y015
     _WhichOneofArgType__round: _TypeAlias = _typing.Literal["_round", b"_round"]  # noqa: Y015
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["items", "vectors", "whole_pool"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["items", "vectors", "whole_pool", "texts"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__round) -> _WhichOneofReturnType__round | None: ...
@@ -443,6 +559,26 @@ class WholePool(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WholePool: _TypeAlias = WholePool  # noqa: Y015
+
+@_typing.final
+class Texts(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Texts: _TypeAlias = Texts  # noqa: Y015
 
 @_typing.final
 class PredictResponse(_message.Message):
@@ -605,21 +741,27 @@ class EmbedRequest(_message.Message):
 
     HEADER_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def header(self) -> Global___EmbedHeader:
         """In the first message, and only there."""
 
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Encoded image files (PNG, JPEG, WebP …), for a vision encoder. Not beside texts."""
+
     def __init__(
         self,
         *,
         header: Global___EmbedHeader | None = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
+        images: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "images", b"images", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -646,3 +788,204 @@ class EmbedResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EmbedResponse: _TypeAlias = EmbedResponse  # noqa: Y015
+
+@_typing.final
+class StartReembeddingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_POOL_FIELD_NUMBER: _builtins.int
+    TARGET_POOL_FIELD_NUMBER: _builtins.int
+    ENCODER_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    source_pool: _builtins.str
+    target_pool: _builtins.str
+    alias: _builtins.str
+    """Given to the target when every item is in it. "": none."""
+    @_builtins.property
+    def encoder(self) -> Global___EmbedHeader:
+        """With `encoder` "" where a checkpoint is given."""
+
+    @_builtins.property
+    def checkpoint(self) -> Global___CheckpointRef: ...
+    def __init__(
+        self,
+        *,
+        source_pool: _builtins.str = ...,
+        target_pool: _builtins.str = ...,
+        encoder: Global___EmbedHeader | None = ...,
+        checkpoint: Global___CheckpointRef | None = ...,
+        alias: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_checkpoint", b"_checkpoint", "checkpoint", b"checkpoint", "encoder", b"encoder"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint", b"_checkpoint", "alias", b"alias", "checkpoint", b"checkpoint", "encoder", b"encoder", "source_pool", b"source_pool", "target_pool", b"target_pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__checkpoint: _TypeAlias = _typing.Literal["checkpoint"]  # noqa: Y015
+    _WhichOneofArgType__checkpoint: _TypeAlias = _typing.Literal["_checkpoint", b"_checkpoint"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__checkpoint) -> _WhichOneofReturnType__checkpoint | None: ...
+
+Global___StartReembeddingRequest: _TypeAlias = StartReembeddingRequest  # noqa: Y015
+
+@_typing.final
+class CheckpointRef(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAMPAIGN_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    campaign: _builtins.str
+    round: _builtins.int
+    def __init__(
+        self,
+        *,
+        campaign: _builtins.str = ...,
+        round: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaign", b"campaign", "round", b"round"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointRef: _TypeAlias = CheckpointRef  # noqa: Y015
+
+@_typing.final
+class StartReembeddingResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___ReembeddingJob: ...
+    def __init__(
+        self,
+        *,
+        job: Global___ReembeddingJob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartReembeddingResponse: _TypeAlias = StartReembeddingResponse  # noqa: Y015
+
+@_typing.final
+class WatchReembeddingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchReembeddingRequest: _TypeAlias = WatchReembeddingRequest  # noqa: Y015
+
+@_typing.final
+class WatchReembeddingResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___ReembeddingJob: ...
+    def __init__(
+        self,
+        *,
+        job: Global___ReembeddingJob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchReembeddingResponse: _TypeAlias = WatchReembeddingResponse  # noqa: Y015
+
+@_typing.final
+class CancelReembeddingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelReembeddingRequest: _TypeAlias = CancelReembeddingRequest  # noqa: Y015
+
+@_typing.final
+class CancelReembeddingResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___ReembeddingJob: ...
+    def __init__(
+        self,
+        *,
+        job: Global___ReembeddingJob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelReembeddingResponse: _TypeAlias = CancelReembeddingResponse  # noqa: Y015
+
+@_typing.final
+class ReembeddingJob(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    ROWS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """A function of the request."""
+    state: Global___JobState.ValueType
+    items: _builtins.int
+    """Of the source, as it was when the job (re)started."""
+    done: _builtins.int
+    """In the target."""
+    rows_per_second: _builtins.float
+    """Embedded, since the job (re)started."""
+    error: _builtins.str
+    """Where it failed."""
+    @_builtins.property
+    def request(self) -> Global___StartReembeddingRequest: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        state: Global___JobState.ValueType = ...,
+        items: _builtins.int = ...,
+        done: _builtins.int = ...,
+        rows_per_second: _builtins.float = ...,
+        error: _builtins.str = ...,
+        request: Global___StartReembeddingRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "error", b"error", "id", b"id", "items", b"items", "request", b"request", "rows_per_second", b"rows_per_second", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReembeddingJob: _TypeAlias = ReembeddingJob  # noqa: Y015

@@ -59,6 +59,21 @@ class LearnerServiceStub:
                 request_serializer=sealpool_dot_v1_dot_learner__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=sealpool_dot_v1_dot_learner__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.StartReembedding = channel.unary_unary(
+                '/sealpool.v1.LearnerService/StartReembedding',
+                request_serializer=sealpool_dot_v1_dot_learner__pb2.StartReembeddingRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_learner__pb2.StartReembeddingResponse.FromString,
+                _registered_method=True)
+        self.WatchReembedding = channel.unary_stream(
+                '/sealpool.v1.LearnerService/WatchReembedding',
+                request_serializer=sealpool_dot_v1_dot_learner__pb2.WatchReembeddingRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_learner__pb2.WatchReembeddingResponse.FromString,
+                _registered_method=True)
+        self.CancelReembedding = channel.unary_unary(
+                '/sealpool.v1.LearnerService/CancelReembedding',
+                request_serializer=sealpool_dot_v1_dot_learner__pb2.CancelReembeddingRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_learner__pb2.CancelReembeddingResponse.FromString,
+                _registered_method=True)
 
 
 class LearnerServiceServicer:
@@ -86,7 +101,9 @@ class LearnerServiceServicer:
         NOT_FOUND: no such pool; no checkpoint of that round (train first). INVALID_ARGUMENT: header missing or not
         first, an unknown strategy or policy, growth after each pick of a policy that cannot, batch_size 0 or over
         max_batch, exploration outside [0, 1], a positive_class that the model does not know, classes of some of the
-        labelled ids alone. FAILED_PRECONDITION: the pool is empty.
+        labelled ids alone, or none for a strategy that looks at them, an option that the strategy does not have, a strategy
+        that needs a model without_model. FAILED_PRECONDITION: the pool is empty; the strategy needs posterior samples and
+        the model's estimator draws none; an item has no text and the model reads texts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,10 +127,36 @@ class LearnerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Embed(self, request_iterator, context):
-        """Turn texts into vectors with a Hugging Face encoder. The first message carries the header; texts are answered in
-        the order they came, in chunks of their own size. INVALID_ARGUMENT: header missing or not first, no encoder.
-        FAILED_PRECONDITION: the encoder is neither a directory on the learner's machine nor in its cache, or cannot be
-        loaded.
+        """Turn texts or images into vectors with a Hugging Face encoder. The first message carries the header; items are
+        answered in the order they came, in chunks of their own size. INVALID_ARGUMENT: header missing or not first, no
+        encoder, texts for a vision encoder or images for another, bytes that are no image. FAILED_PRECONDITION: the encoder
+        is neither a directory on the learner's machine nor in its cache, or cannot be loaded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartReembedding(self, request, context):
+        """Embed a whole pool anew into another one, with an encoder or with the fine-tuned encoder of a campaign's transformer
+        checkpoint, and give the alias to it at the end. The job is on disk before this answers, and goes on after a
+        restart: what the target pool has already is not embedded again. The target is created if it is not there.
+        Repeated with the same request while the job is known, it answers that job. NOT_FOUND: no such pool or checkpoint.
+        INVALID_ARGUMENT: no encoder, or an encoder and a checkpoint; the target is the source. FAILED_PRECONDITION: the
+        checkpoint is of another model; the target has another dimension; items of the source have no text.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchReembedding(self, request, context):
+        """The state of a job, now and each time that it changes, until it has ended. NOT_FOUND: no such job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelReembedding(self, request, context):
+        """Stop a job after the texts at hand; what is in the target stays there. NOT_FOUND: no such job. OK if it has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,6 +189,21 @@ def add_LearnerServiceServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=sealpool_dot_v1_dot_learner__pb2.EmbedRequest.FromString,
                     response_serializer=sealpool_dot_v1_dot_learner__pb2.EmbedResponse.SerializeToString,
+            ),
+            'StartReembedding': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartReembedding,
+                    request_deserializer=sealpool_dot_v1_dot_learner__pb2.StartReembeddingRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_learner__pb2.StartReembeddingResponse.SerializeToString,
+            ),
+            'WatchReembedding': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchReembedding,
+                    request_deserializer=sealpool_dot_v1_dot_learner__pb2.WatchReembeddingRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_learner__pb2.WatchReembeddingResponse.SerializeToString,
+            ),
+            'CancelReembedding': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelReembedding,
+                    request_deserializer=sealpool_dot_v1_dot_learner__pb2.CancelReembeddingRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_learner__pb2.CancelReembeddingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -283,6 +341,87 @@ class LearnerService:
             '/sealpool.v1.LearnerService/Embed',
             sealpool_dot_v1_dot_learner__pb2.EmbedRequest.SerializeToString,
             sealpool_dot_v1_dot_learner__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartReembedding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealpool.v1.LearnerService/StartReembedding',
+            sealpool_dot_v1_dot_learner__pb2.StartReembeddingRequest.SerializeToString,
+            sealpool_dot_v1_dot_learner__pb2.StartReembeddingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchReembedding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sealpool.v1.LearnerService/WatchReembedding',
+            sealpool_dot_v1_dot_learner__pb2.WatchReembeddingRequest.SerializeToString,
+            sealpool_dot_v1_dot_learner__pb2.WatchReembeddingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelReembedding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealpool.v1.LearnerService/CancelReembedding',
+            sealpool_dot_v1_dot_learner__pb2.CancelReembeddingRequest.SerializeToString,
+            sealpool_dot_v1_dot_learner__pb2.CancelReembeddingResponse.FromString,
             options,
             channel_credentials,
             insecure,

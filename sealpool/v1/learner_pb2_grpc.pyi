@@ -51,7 +51,9 @@ class LearnerServiceStub:
     NOT_FOUND: no such pool; no checkpoint of that round (train first). INVALID_ARGUMENT: header missing or not
     first, an unknown strategy or policy, growth after each pick of a policy that cannot, batch_size 0 or over
     max_batch, exploration outside [0, 1], a positive_class that the model does not know, classes of some of the
-    labelled ids alone. FAILED_PRECONDITION: the pool is empty.
+    labelled ids alone, or none for a strategy that looks at them, an option that the strategy does not have, a strategy
+    that needs a model without_model. FAILED_PRECONDITION: the pool is empty; the strategy needs posterior samples and
+    the model's estimator draws none; an item has no text and the model reads texts.
     """
     Predict: _grpc.UnaryStreamMultiCallable[_learner_pb2.PredictRequest, _learner_pb2.PredictResponse]
     """Class probabilities of items, in bounded chunks.
@@ -63,11 +65,23 @@ class LearnerServiceStub:
     NOT_FOUND: no such pool or checkpoint. INVALID_ARGUMENT: as for Train. FAILED_PRECONDITION: no example is left.
     """
     Embed: _grpc.StreamStreamMultiCallable[_learner_pb2.EmbedRequest, _learner_pb2.EmbedResponse]
-    """Turn texts into vectors with a Hugging Face encoder. The first message carries the header; texts are answered in
-    the order they came, in chunks of their own size. INVALID_ARGUMENT: header missing or not first, no encoder.
-    FAILED_PRECONDITION: the encoder is neither a directory on the learner's machine nor in its cache, or cannot be
-    loaded.
+    """Turn texts or images into vectors with a Hugging Face encoder. The first message carries the header; items are
+    answered in the order they came, in chunks of their own size. INVALID_ARGUMENT: header missing or not first, no
+    encoder, texts for a vision encoder or images for another, bytes that are no image. FAILED_PRECONDITION: the encoder
+    is neither a directory on the learner's machine nor in its cache, or cannot be loaded.
     """
+    StartReembedding: _grpc.UnaryUnaryMultiCallable[_learner_pb2.StartReembeddingRequest, _learner_pb2.StartReembeddingResponse]
+    """Embed a whole pool anew into another one, with an encoder or with the fine-tuned encoder of a campaign's transformer
+    checkpoint, and give the alias to it at the end. The job is on disk before this answers, and goes on after a
+    restart: what the target pool has already is not embedded again. The target is created if it is not there.
+    Repeated with the same request while the job is known, it answers that job. NOT_FOUND: no such pool or checkpoint.
+    INVALID_ARGUMENT: no encoder, or an encoder and a checkpoint; the target is the source. FAILED_PRECONDITION: the
+    checkpoint is of another model; the target has another dimension; items of the source have no text.
+    """
+    WatchReembedding: _grpc.UnaryStreamMultiCallable[_learner_pb2.WatchReembeddingRequest, _learner_pb2.WatchReembeddingResponse]
+    """The state of a job, now and each time that it changes, until it has ended. NOT_FOUND: no such job."""
+    CancelReembedding: _grpc.UnaryUnaryMultiCallable[_learner_pb2.CancelReembeddingRequest, _learner_pb2.CancelReembeddingResponse]
+    """Stop a job after the texts at hand; what is in the target stays there. NOT_FOUND: no such job. OK if it has ended."""
 
 @_typing.type_check_only
 class LearnerServiceAsyncStub(LearnerServiceStub):
@@ -90,7 +104,9 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
     NOT_FOUND: no such pool; no checkpoint of that round (train first). INVALID_ARGUMENT: header missing or not
     first, an unknown strategy or policy, growth after each pick of a policy that cannot, batch_size 0 or over
     max_batch, exploration outside [0, 1], a positive_class that the model does not know, classes of some of the
-    labelled ids alone. FAILED_PRECONDITION: the pool is empty.
+    labelled ids alone, or none for a strategy that looks at them, an option that the strategy does not have, a strategy
+    that needs a model without_model. FAILED_PRECONDITION: the pool is empty; the strategy needs posterior samples and
+    the model's estimator draws none; an item has no text and the model reads texts.
     """
     Predict: _aio.UnaryStreamMultiCallable[_learner_pb2.PredictRequest, _learner_pb2.PredictResponse]  # type: ignore[assignment]
     """Class probabilities of items, in bounded chunks.
@@ -102,11 +118,23 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
     NOT_FOUND: no such pool or checkpoint. INVALID_ARGUMENT: as for Train. FAILED_PRECONDITION: no example is left.
     """
     Embed: _aio.StreamStreamMultiCallable[_learner_pb2.EmbedRequest, _learner_pb2.EmbedResponse]  # type: ignore[assignment]
-    """Turn texts into vectors with a Hugging Face encoder. The first message carries the header; texts are answered in
-    the order they came, in chunks of their own size. INVALID_ARGUMENT: header missing or not first, no encoder.
-    FAILED_PRECONDITION: the encoder is neither a directory on the learner's machine nor in its cache, or cannot be
-    loaded.
+    """Turn texts or images into vectors with a Hugging Face encoder. The first message carries the header; items are
+    answered in the order they came, in chunks of their own size. INVALID_ARGUMENT: header missing or not first, no
+    encoder, texts for a vision encoder or images for another, bytes that are no image. FAILED_PRECONDITION: the encoder
+    is neither a directory on the learner's machine nor in its cache, or cannot be loaded.
     """
+    StartReembedding: _aio.UnaryUnaryMultiCallable[_learner_pb2.StartReembeddingRequest, _learner_pb2.StartReembeddingResponse]  # type: ignore[assignment]
+    """Embed a whole pool anew into another one, with an encoder or with the fine-tuned encoder of a campaign's transformer
+    checkpoint, and give the alias to it at the end. The job is on disk before this answers, and goes on after a
+    restart: what the target pool has already is not embedded again. The target is created if it is not there.
+    Repeated with the same request while the job is known, it answers that job. NOT_FOUND: no such pool or checkpoint.
+    INVALID_ARGUMENT: no encoder, or an encoder and a checkpoint; the target is the source. FAILED_PRECONDITION: the
+    checkpoint is of another model; the target has another dimension; items of the source have no text.
+    """
+    WatchReembedding: _aio.UnaryStreamMultiCallable[_learner_pb2.WatchReembeddingRequest, _learner_pb2.WatchReembeddingResponse]  # type: ignore[assignment]
+    """The state of a job, now and each time that it changes, until it has ended. NOT_FOUND: no such job."""
+    CancelReembedding: _aio.UnaryUnaryMultiCallable[_learner_pb2.CancelReembeddingRequest, _learner_pb2.CancelReembeddingResponse]  # type: ignore[assignment]
+    """Stop a job after the texts at hand; what is in the target stays there. NOT_FOUND: no such job. OK if it has ended."""
 
 class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -138,7 +166,9 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         NOT_FOUND: no such pool; no checkpoint of that round (train first). INVALID_ARGUMENT: header missing or not
         first, an unknown strategy or policy, growth after each pick of a policy that cannot, batch_size 0 or over
         max_batch, exploration outside [0, 1], a positive_class that the model does not know, classes of some of the
-        labelled ids alone. FAILED_PRECONDITION: the pool is empty.
+        labelled ids alone, or none for a strategy that looks at them, an option that the strategy does not have, a strategy
+        that needs a model without_model. FAILED_PRECONDITION: the pool is empty; the strategy needs posterior samples and
+        the model's estimator draws none; an item has no text and the model reads texts.
         """
 
     @_abc_1.abstractmethod
@@ -168,10 +198,40 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_learner_pb2.EmbedRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_learner_pb2.EmbedResponse], _abc.AsyncIterator[_learner_pb2.EmbedResponse]]:
-        """Turn texts into vectors with a Hugging Face encoder. The first message carries the header; texts are answered in
-        the order they came, in chunks of their own size. INVALID_ARGUMENT: header missing or not first, no encoder.
-        FAILED_PRECONDITION: the encoder is neither a directory on the learner's machine nor in its cache, or cannot be
-        loaded.
+        """Turn texts or images into vectors with a Hugging Face encoder. The first message carries the header; items are
+        answered in the order they came, in chunks of their own size. INVALID_ARGUMENT: header missing or not first, no
+        encoder, texts for a vision encoder or images for another, bytes that are no image. FAILED_PRECONDITION: the encoder
+        is neither a directory on the learner's machine nor in its cache, or cannot be loaded.
         """
+
+    @_abc_1.abstractmethod
+    def StartReembedding(
+        self,
+        request: _learner_pb2.StartReembeddingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_learner_pb2.StartReembeddingResponse, _abc.Awaitable[_learner_pb2.StartReembeddingResponse]]:
+        """Embed a whole pool anew into another one, with an encoder or with the fine-tuned encoder of a campaign's transformer
+        checkpoint, and give the alias to it at the end. The job is on disk before this answers, and goes on after a
+        restart: what the target pool has already is not embedded again. The target is created if it is not there.
+        Repeated with the same request while the job is known, it answers that job. NOT_FOUND: no such pool or checkpoint.
+        INVALID_ARGUMENT: no encoder, or an encoder and a checkpoint; the target is the source. FAILED_PRECONDITION: the
+        checkpoint is of another model; the target has another dimension; items of the source have no text.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchReembedding(
+        self,
+        request: _learner_pb2.WatchReembeddingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_learner_pb2.WatchReembeddingResponse], _abc.AsyncIterator[_learner_pb2.WatchReembeddingResponse]]:
+        """The state of a job, now and each time that it changes, until it has ended. NOT_FOUND: no such job."""
+
+    @_abc_1.abstractmethod
+    def CancelReembedding(
+        self,
+        request: _learner_pb2.CancelReembeddingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_learner_pb2.CancelReembeddingResponse, _abc.Awaitable[_learner_pb2.CancelReembeddingResponse]]:
+        """Stop a job after the texts at hand; what is in the target stays there. NOT_FOUND: no such job. OK if it has ended."""
 
 def add_LearnerServiceServicer_to_server(servicer: LearnerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -37,7 +37,7 @@ class _FillEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fill.ValueType],
     FILL_RANDOM: _Fill.ValueType  # 1
     """Items drawn at random outside it, which also explores."""
     FILL_NONE: _Fill.ValueType  # 2
-    """Nothing: the batch comes out smaller."""
+    """Nothing: the batch comes out smaller. Rounds without a model are filled at random all the same."""
 
 class Fill(_Fill, metaclass=_FillEnumTypeWrapper):
     """What fills a batch when the candidate pool runs short."""
@@ -47,7 +47,7 @@ FILL_UNSPECIFIED: Fill.ValueType  # 0
 FILL_RANDOM: Fill.ValueType  # 1
 """Items drawn at random outside it, which also explores."""
 FILL_NONE: Fill.ValueType  # 2
-"""Nothing: the batch comes out smaller."""
+"""Nothing: the batch comes out smaller. Rounds without a model are filled at random all the same."""
 Global___Fill: _TypeAlias = Fill  # noqa: Y015
 
 class _CampaignState:
@@ -128,11 +128,12 @@ class CampaignSpec(_message.Message):
     ORACLE_FIELD_NUMBER: _builtins.int
     EVALUATION_POOL_FIELD_NUMBER: _builtins.int
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
+    BATCH_SHARE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     pool: _builtins.str
     task: _common_pb2.TaskKind.ValueType
     batch_size: _builtins.int
-    """Items a round, 1 to 100,000."""
+    """Items a round, 1 to 100,000; 0 where batch_share is given."""
     budget: _builtins.int
     """Labels in all, seed included; at least seed_size."""
     seed: _builtins.int
@@ -146,6 +147,8 @@ class CampaignSpec(_message.Message):
     """Pool of held-out items, never picked from. "": no evaluation."""
     lease_seconds: _builtins.float
     """Default of LeaseTasks, 1 to 604,800. 0 means 3,600."""
+    batch_share: _builtins.float
+    """Items a round as a share of the pool, above 0 to 1, rounded up, instead of"""
     @_builtins.property
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Distinct; at least two (multi-label: one), at most 10,000."""
@@ -153,7 +156,9 @@ class CampaignSpec(_message.Message):
     @_builtins.property
     def model(self) -> _common_pb2.ModelSpec: ...
     @_builtins.property
-    def strategy(self) -> _common_pb2.StrategySpec: ...
+    def strategy(self) -> _common_pb2.StrategySpec:
+        """An alias is kept under the strategy's own name."""
+
     @_builtins.property
     def policy(self) -> _common_pb2.PolicySpec: ...
     @_builtins.property
@@ -185,10 +190,11 @@ class CampaignSpec(_message.Message):
         oracle: Global___OracleSpec | None = ...,
         evaluation_pool: _builtins.str = ...,
         lease_seconds: _builtins.float = ...,
+        batch_share: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "oracle", b"oracle", "policy", b"policy", "rule", b"rule", "strategy", b"strategy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "budget", b"budget", "classes", b"classes", "evaluation_pool", b"evaluation_pool", "expand_from_classes", b"expand_from_classes", "exploration", b"exploration", "fill", b"fill", "lease_seconds", b"lease_seconds", "model", b"model", "name", b"name", "oracle", b"oracle", "policy", b"policy", "pool", b"pool", "rule", b"rule", "seed", b"seed", "seed_size", b"seed_size", "strategy", b"strategy", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_share", b"batch_share", "batch_size", b"batch_size", "budget", b"budget", "classes", b"classes", "evaluation_pool", b"evaluation_pool", "expand_from_classes", b"expand_from_classes", "exploration", b"exploration", "fill", b"fill", "lease_seconds", b"lease_seconds", "model", b"model", "name", b"name", "oracle", b"oracle", "policy", b"policy", "pool", b"pool", "rule", b"rule", "seed", b"seed", "seed_size", b"seed_size", "strategy", b"strategy", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -318,15 +324,23 @@ class Round(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     POOL_VERSION_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    STRATEGY_REASON_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
-    """From 0: round 0 hands out the seed set, without a model."""
+    """From 0: round 0 hands out the seed set, without a model; later ones have none either while"""
     state: Global___RoundState.ValueType
+    """the labels cannot train one."""
     labels: _builtins.int
     """Labelled items that it trained on."""
     picks: _builtins.int
     """Tasks it made: at most what the budget leaves once all outstanding tasks are labelled."""
     error: _builtins.str
     pool_version: _builtins.int
+    strategy: _builtins.str
+    """The one that picked."""
+    strategy_reason: _builtins.str
+    """auto, or where the labels could not train a model: why that one."""
     @_builtins.property
     def candidates(self) -> _common_pb2.CandidatePoolInfo: ...
     @_builtins.property
@@ -339,6 +353,10 @@ class Round(_message.Message):
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def finished_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of the training; see TrainResult."""
+
     def __init__(
         self,
         *,
@@ -353,10 +371,13 @@ class Round(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         finished_at: _timestamp_pb2.Timestamp | None = ...,
         pool_version: _builtins.int = ...,
+        strategy: _builtins.str = ...,
+        strategy_reason: _builtins.str = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "finished_at", b"finished_at", "quality", b"quality", "seconds", b"seconds", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "error", b"error", "finished_at", b"finished_at", "labels", b"labels", "number", b"number", "picks", b"picks", "pool_version", b"pool_version", "quality", b"quality", "seconds", b"seconds", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "error", b"error", "finished_at", b"finished_at", "labels", b"labels", "notes", b"notes", "number", b"number", "picks", b"picks", "pool_version", b"pool_version", "quality", b"quality", "seconds", b"seconds", "started_at", b"started_at", "state", b"state", "strategy", b"strategy", "strategy_reason", b"strategy_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,7 +60,8 @@ class SchedulerServiceStub:
     """Run one round now, whatever the campaign's rule says, and answer when its picks are tasks (and, with a `dataset`
     oracle, labelled). A round that runs already is waited for and answered; a caller who leaves does not stop it.
     NOT_FOUND: no such campaign. FAILED_PRECONDITION: paused, completed (the budget is spent) or archived; no label
-    has arrived since the last round; the labels so far cannot train a model (the message says why).
+    has arrived since the last round; the labels so far cannot train a model, and the strategy needs one (the message
+    says why).
     UNAVAILABLE: the learner or the index server is away; the round goes on when they are back.
     """
     LeaseTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.LeaseTasksRequest, _scheduler_pb2.LeaseTasksResponse]
@@ -111,7 +112,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """Run one round now, whatever the campaign's rule says, and answer when its picks are tasks (and, with a `dataset`
     oracle, labelled). A round that runs already is waited for and answered; a caller who leaves does not stop it.
     NOT_FOUND: no such campaign. FAILED_PRECONDITION: paused, completed (the budget is spent) or archived; no label
-    has arrived since the last round; the labels so far cannot train a model (the message says why).
+    has arrived since the last round; the labels so far cannot train a model, and the strategy needs one (the message
+    says why).
     UNAVAILABLE: the learner or the index server is away; the round goes on when they are back.
     """
     LeaseTasks: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.LeaseTasksRequest, _scheduler_pb2.LeaseTasksResponse]  # type: ignore[assignment]
@@ -201,7 +203,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Run one round now, whatever the campaign's rule says, and answer when its picks are tasks (and, with a `dataset`
         oracle, labelled). A round that runs already is waited for and answered; a caller who leaves does not stop it.
         NOT_FOUND: no such campaign. FAILED_PRECONDITION: paused, completed (the budget is spent) or archived; no label
-        has arrived since the last round; the labels so far cannot train a model (the message says why).
+        has arrived since the last round; the labels so far cannot train a model, and the strategy needs one (the message
+        says why).
         UNAVAILABLE: the learner or the index server is away; the round goes on when they are back.
         """
 

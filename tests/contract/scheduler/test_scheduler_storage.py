@@ -5,18 +5,20 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from scheduler import messages
 from scheduler.domain.states import RoundKind, RoundState
 from scheduler.labelling import Committed, commit_labels
 from scheduler.service.once import Once
 from scheduler.storage import campaigns, events, labels, requests, rounds, tasks
 from scheduler.storage.engine import open_engine
-from scheduler.storage.migrate import migrate
+from scheduler.storage.migrate import alembic_config, migrate
 from scheduler.storage.models import Base, Campaign, Round
 from scheduler.storage.store import Store
 from sealpool.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
@@ -80,6 +82,37 @@ def test_several_processes_may_migrate_at_once(database_url: str, clock: FakeClo
         list(pool.map(migrate, stores))
     for store in stores:
         store.close()
+
+
+def test_rounds_of_the_first_version_come_through_the_migrations(database_url: str, clock: FakeClock) -> None:
+    old = Store(open_engine(database_url, connections=2), clock=clock)
+    with old.writing_engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+        connection.execute(
+            text(
+                "INSERT INTO campaigns (id, name, spec, state, created_at, labelled, last_sequence, held_out_loaded, "
+                "drop_pending) VALUES (1, 'c', :spec, 'active', '2026-01-01 00:00:00', 0, 0, :no, :no)"
+            ),
+            {"spec": make_spec().SerializeToString(), "no": False},
+        )
+        connection.execute(
+            text(
+                "INSERT INTO rounds (campaign_id, number, kind, state, snapshot, batch, labels, picks, seconds, error, "
+                "pool_version, started_at) VALUES (1, 1, 'random', 'selecting', 0, 5, 0, 0, :nothing, '', 0, "
+                "'2026-01-01 00:00:00')"
+            ),
+            {"nothing": b""},
+        )
+    migrate(old)
+    with old.reading() as session:
+        (row,) = rounds.every(session, 1)
+        assert RoundKind(row.kind) is RoundKind.WITHOUT_MODEL
+        assert (row.strategy, row.strategy_reason, row.notes) == ("", "", [])
+        assert list(messages.round_message(row).notes) == []
+    with old.writing_engine.begin() as connection:
+        command.downgrade(alembic_config(connection), "0001")
+    migrate(old)
+    old.close()
 
 
 def test_a_database_of_a_newer_version_is_refused_in_one_line(store: Store) -> None:

@@ -1,16 +1,28 @@
 """Texts become the encoder's vectors, in their order, whatever they are batched with."""
 
 import importlib.util
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import structlog
 import torch
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
+from PIL import Image
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    ViTConfig,
+    ViTImageProcessor,
+    ViTModel,
+)
 
 from learner.encoders import EmbedOptions, Encoders, Pooling
 from sealpool.client import LearnerClient
+from sealpool.errors import InvalidArgument
 
 TEXTS = ["a b c", "a", "c c c c c c c c c", "", "b a", "a b c", "d e f g a b"]
 
@@ -89,6 +101,31 @@ def test_a_stream_of_texts_is_answered_in_order(serve, index, encoder: str) -> N
     expected = make_encoders().get(encoder).embed(texts, EmbedOptions(encoder=encoder))
     np.testing.assert_allclose(np.concatenate(chunks), expected, atol=1e-5)
     assert list(client.embed([], encoder=encoder)) == []
+
+
+def test_a_stream_of_images_is_answered_in_order(serve, index, tmp_path: Path, encoder: str) -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    ViTModel(ViTConfig(**sizes, image_size=16, patch_size=8)).save_pretrained(tmp_path / "vit")
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "vit")
+    folder = str(tmp_path / "vit")
+    noise = np.random.default_rng(0).integers(0, 255, (3, 700, 300, 3), np.uint8)  # 630 KB each: a message has one
+    images = [picture(pixels) for pixels in noise]
+    client: LearnerClient = serve(index)
+    vectors = np.concatenate(list(client.embed(images, encoder=folder)))
+    np.testing.assert_allclose(
+        vectors, make_encoders().get(folder).embed(images, EmbedOptions(encoder=folder)), atol=1e-5
+    )
+    with pytest.raises(InvalidArgument, match="position 1"):
+        list(client.embed([images[0], b"no image"], encoder=folder))
+    with pytest.raises(InvalidArgument, match="reads texts"):
+        list(client.embed(images, encoder=encoder))
+
+
+def picture(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 def test_a_real_sentence_encoder_puts_what_means_the_same_together() -> None:

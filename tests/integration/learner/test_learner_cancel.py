@@ -7,7 +7,7 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
-from learner.app import build_servicer
+from learner.app import build_rooms
 from learner.settings import LearnerSettings
 from sealpool.batches import to_labelled_batches
 from sealpool.client import LearnerClient
@@ -46,11 +46,12 @@ def test_a_training_whose_caller_left_stops_and_writes_nothing(
 def test_sizes_are_read_when_they_are_scraped(index: FakeIndex, tmp_path, serve: Callable[..., LearnerClient]) -> None:
     registry = CollectorRegistry()
     settings = LearnerSettings(data_dir=tmp_path, device="cpu")
-    build_servicer(settings, index, registry=registry, log=make_logger(settings, "learner"))
+    build_rooms(settings, index, registry=registry, log=make_logger(settings, "learner"))
     names = {family.name for family in registry.collect()}
     assert names == {
         "sealpool_learner_phase_seconds",
         "sealpool_learner_cached_candidates",
         "sealpool_learner_cache_bytes",
         "sealpool_learner_gpu_memory_bytes",
+        "sealpool_learner_waiting_trainings",
     }

@@ -128,19 +128,6 @@ def test_labels_of_one_class_wait_for_people_and_do_not_fail_the_campaign(world:
     assert world.client.run_round("c").round.labels == 6
 
 
-def test_a_data_set_campaign_whose_seed_has_one_class_goes_on_at_random(world: World) -> None:
-    rare = world.index.pools["pool"]
-    for number, item in enumerate(rare):
-        rare[item] = Payload(metadata={"labels": "b" if number >= 54 else "a"})
-    world.client.create_campaign(make_spec(oracle=DATASET, seed_size=1, batch_size=2, budget=40))
-    rounds = run_to_the_end(world, "c")
-    random_rounds = [r for r in rounds[1:] if r.labels == 0]
-    assert random_rounds
-    assert all(not r.HasField("quality") and r.picks == 2 for r in random_rounds)
-    assert rounds[-1].labels == 40
-    assert set(world.picks()) == {r.number for r in rounds if r.picks}
-
-
 def test_a_service_that_is_away_leaves_the_round_where_it_is(world: World) -> None:
     world.client.create_campaign(make_spec(oracle=DATASET))
     world.client.run_round("c")

@@ -197,7 +197,11 @@ def test_campaign_create_sends_every_option(fakes, cli):
         task=common_pb2.TASK_KIND_BINARY,
         classes=["no", "yes"],
         model=common_pb2.ModelSpec(
-            name="logistic_regression", l2=2, max_iterations=50, class_weight=common_pb2.CLASS_WEIGHT_BALANCED
+            name="logistic_regression",
+            l2=2,
+            max_iterations=50,
+            class_weight=common_pb2.CLASS_WEIGHT_BALANCED,
+            retrain=common_pb2.RETRAIN_SCRATCH,
         ),
         strategy=common_pb2.StrategySpec(
             name="information_density", base="margin", beta=0.5, density_over=common_pb2.DENSITY_OVER_POOL
@@ -226,6 +230,13 @@ def test_a_field_at_fault_is_told_by_its_option():
     fault = in_options(InvalidArgument("spec.rule.interval_seconds", "1 is not 5 to 9"))
     assert fault.message == "--interval: 1 is not 5 to 9"
     assert in_options(InvalidArgument("spec.budget", "9 is too little")).message == "--budget: 9 is too little"
+    fault = in_options(InvalidArgument("spec.model.neural.epochs", "cnn has none"))
+    assert fault.message == "--neural epochs: cnn has none"
+    fault = in_options(InvalidArgument("spec.model.uncertainty.estimator", "is softmax"))
+    assert fault.message == "--uncertainty estimator: is softmax"
+    assert in_options(InvalidArgument("spec.model.validation_share", "x")).message == "--validation-share: x"
+    assert in_options(InvalidArgument("spec.batch_share", "x")).message == "--batch-share: x"
+    assert in_options(InvalidArgument("spec.model.neural", "x")).message == "spec.model.neural: x"
 
 
 def test_campaign_create_reads_classes_and_task_from_the_metadata(fakes, cli, tmp_path):

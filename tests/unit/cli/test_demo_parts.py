@@ -8,7 +8,7 @@ import pytest
 from sealpool.cli.campaign_spec import Task
 from sealpool.cli.demo_data import DemoData, Labelled, digits, labelled_text
 from sealpool.cli.demo_embed import embed
-from sealpool.cli.demo_run import plan_demo
+from sealpool.cli.demo_run import campaign_spec, plan_demo
 from sealpool.errors import InvalidArgument
 
 
@@ -85,6 +85,21 @@ def test_sizes_follow_the_classes_and_the_pool(items, classes, batch, k):
 def test_more_rounds_than_the_pool_can_feed_are_refused():
     with pytest.raises(InvalidArgument, match="rounds"):
         plan_demo(sized(20, 2), rounds=10, batch=None, k=None, exploration=0, strategy="entropy", seed=0)
+
+
+def test_both_campaigns_have_a_model_that_draws_samples_where_the_strategy_needs_them():
+    for strategy, estimator in (("BALDHeuristic", "laplace"), ("margin", "")):
+        data = sized(500, 2)
+        plan = plan_demo(data, rounds=10, batch=None, k=None, exploration=0, strategy=strategy, seed=0)
+        specs = [campaign_spec("c", data, plan, active=active) for active in (True, False)]
+        assert [spec.model.uncertainty.estimator for spec in specs] == [estimator] * 2
+        assert [spec.strategy.name for spec in specs] == [strategy, "random"]
+
+
+def test_an_unknown_strategy_ends_the_demo_before_it_begins(cli, tmp_path):
+    outcome = cli("demo", "--strategy", "guess", "--directory", str(tmp_path / "demo"))
+    assert (outcome.code, "'guess' is none" in outcome.err) == (2, True)
+    assert not (tmp_path / "demo").exists()
 
 
 def test_texts_are_embedded_once_for_an_encoder_that_can_be_known_again(fakes, tmp_path):

@@ -7,21 +7,25 @@ import pytest
 import safetensors.numpy
 import torch
 
-from learner.checkpoints import Checkpoint, CheckpointInfo, CheckpointStore
+from learner.checkpoints import Calibration, Checkpoint, CheckpointInfo, CheckpointStore
 from learner.models import make_classifier
-from learner.ports import ModelOptions, TrainingSet
+from learner.options import ModelOptions, NeuralOptions, Retrain
+from learner.ports import Inputs, TrainingSet
 from learner.problem import Problem, Task
 from sealpool.errors import FailedPrecondition, NotFound
 
 CPU = torch.device("cpu")
+OPTIONS = ModelOptions(l2=0.5, neural=NeuralOptions(hidden=(3, 4)), retrain=Retrain.WARM)
 
 
 def make_checkpoint(*, campaign: str = "c", round_number: int = 0) -> Checkpoint:
     problem = Problem(task=Task.BINARY, classes=("no", "ja ✓"))
-    classifier = make_classifier(ModelOptions(l2=0.5), problem)
+    classifier = make_classifier(OPTIONS, problem)
     vectors = np.random.default_rng(round_number).normal(size=(20, 3)).astype(np.float32)
     report = classifier.fit(
         TrainingSet(vectors=vectors, targets=np.arange(20) % 2),
+        validation=None,
+        warm=False,
         seed=1,
         device=CPU,
         progress=lambda *_: None,
@@ -31,7 +35,7 @@ def make_checkpoint(*, campaign: str = "c", round_number: int = 0) -> Checkpoint
         campaign=campaign,
         round=round_number,
         problem=problem,
-        model=ModelOptions(l2=0.5),
+        model=OPTIONS,
         seed=1,
         fingerprint="f" * 64,
         examples_digest="e" * 64,
@@ -43,6 +47,11 @@ def make_checkpoint(*, campaign: str = "c", round_number: int = 0) -> Checkpoint
         missing=1,
         iterations=report.iterations,
         loss=report.loss,
+        validation_examples=2,
+        validation_score=0.5,
+        warm_from_round=None,
+        calibration=Calibration(temperature=1.5, error_before=0.2, error_after=0.1),
+        notes=("a class with one label",),
     )
     return Checkpoint(info=info, classifier=classifier)
 
@@ -57,8 +66,8 @@ def test_what_was_saved_is_loaded(store: CheckpointStore, tmp_path: Path) -> Non
     store.save(saved)
     loaded = store.load("c", 0)
     assert loaded.info == saved.info
-    vectors = torch.randn(5, 3)
-    assert torch.equal(loaded.classifier.predict_proba(vectors), saved.classifier.predict_proba(vectors))
+    inputs = Inputs(vectors=torch.randn(5, 3))
+    assert torch.equal(loaded.classifier.predict_proba(inputs), saved.classifier.predict_proba(inputs))
     assert [path.name for path in (tmp_path / "campaigns" / "c").iterdir()] == ["0.safetensors"]
 
 
@@ -100,5 +109,14 @@ def test_another_format_says_so(store: CheckpointStore, tmp_path: Path) -> None:
     store.save(make_checkpoint())
     path = tmp_path / "campaigns" / "c" / "0.safetensors"
     path.write_bytes(safetensors.numpy.save({"weights": np.zeros(2)}, {"format": "99"}))
-    with pytest.raises(FailedPrecondition, match="format 99; this learner reads 1"):
+    with pytest.raises(FailedPrecondition, match="format 99; this learner reads 2"):
         store.load("c", 0)
+
+
+def test_a_checkpoint_that_was_written_again_is_read_again(store: CheckpointStore) -> None:
+    store.save(make_checkpoint())
+    first = store.load("c", 0)
+    assert store.load("c", 0) is first
+    assert store.load_anew("c", 0) is not first  # whoever trains it on must not change what others use
+    store.save(make_checkpoint())
+    assert store.load("c", 0) is not first

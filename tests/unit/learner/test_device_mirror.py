@@ -45,6 +45,8 @@ def test_the_mirror_follows_every_update(device: str, limit_bytes: int) -> None:
         assert rows.device.type == device
         np.testing.assert_array_equal(rows.cpu().numpy(), candidates.vectors)
         np.testing.assert_array_equal(mirror.rows(candidates, 1, 3).cpu().numpy(), candidates.vectors[1:3])
+        slots = np.array([7, 0, 3], np.int64)
+        np.testing.assert_array_equal(mirror.take(candidates, slots).cpu().numpy(), candidates.vectors[slots])
 
 
 def test_auto_takes_a_gpu_where_there_is_one() -> None:

@@ -11,13 +11,16 @@ from learner.device import Mirror
 from learner.expansion import HeldCampaign
 from learner.growing import GrownBatch, Preview, pick_growing
 from learner.models import make_classifier
-from learner.ports import ModelOptions, StrategyOptions
+from learner.options import ModelOptions, StrategyOptions
+from learner.ports import BatchStrategy
 from learner.problem import Problem, Task
 from learner.scoring import ScoredItem, Scorer
+from learner.sources import CandidateSource
 from learner.strategies import make_strategy
 from sealpool.errors import Cancelled, Unavailable
-from sealpool.types import ItemId
+from sealpool.types import ItemId, Items
 from sealpool.v1 import common_pb2
+from tests.support.candidate_sources import lens_of
 from tests.support.fake_index import FakeIndex, FakeUpdate
 
 CPU = torch.device("cpu")
@@ -38,7 +41,7 @@ def index(request: pytest.FixtureRequest) -> FakeIndex:
 
 
 def held_of(index: FakeIndex, labelled: Sequence[str] = ("item-001", "item-002")) -> HeldCampaign:
-    held = HeldCampaign(0, Mirror(CPU, limit_bytes=0))
+    held = HeldCampaign(0, Mirror(CPU, limit_bytes=0), Candidates())
     held.candidates.apply(index.expand_candidates("pool", "c", labelled, policy=SEALS))
     return held
 
@@ -48,15 +51,16 @@ def scorer_of(held: HeldCampaign, name: str = "entropy") -> Scorer:
     weights = np.random.default_rng(9).normal(size=(4, 3)).astype(np.float32)
     model.load({"weights": weights, "bias": np.zeros(3, np.float32)}, device=CPU)
     strategy = make_strategy(StrategyOptions(name=name), PROBLEM)
-    return Scorer(
-        problem=PROBLEM,
-        classifier=model,
-        strategy=strategy,
-        direction=held.candidates.direction if strategy.density_over else None,
-        device=CPU,
-        batch_rows=64,
-        seed=7,
-    )
+    assert not isinstance(strategy, BatchStrategy)
+    direction = held.candidates.direction if strategy.density_over else None
+    return Scorer(lens=lens_of(PROBLEM, model, direction=direction), strategy=strategy, batch_rows=64)
+
+
+def source_at(candidates: Candidates) -> CandidateSource:
+    def read(ids: Sequence[ItemId]) -> Items:
+        raise AssertionError(f"{ids} are held")
+
+    return CandidateSource(candidates=candidates, mirror=Mirror(CPU, limit_bytes=0), read=read, device=CPU)
 
 
 def preview_of(index: FakeIndex) -> Preview:
@@ -69,7 +73,7 @@ def preview_of(index: FakeIndex) -> Preview:
 def grow(index: FakeIndex, held: HeldCampaign, scorer: Scorer, **changes: object) -> GrownBatch:
     values = {"count": 25, "barred": {"item-001", "item-002"}, "cancelled": never, "clock": lambda: 0.0, **changes}
     preview = values.pop("preview", None) or preview_of(index)
-    return pick_growing(held, scorer, preview, **values)  # type: ignore[arg-type]
+    return pick_growing(source_at(held.candidates), scorer, preview, **values)  # type: ignore[arg-type]
 
 
 def one_after_the_other(
@@ -85,7 +89,9 @@ def one_after_the_other(
             break
         everything = Candidates()
         everything.apply(FakeIndex({i: grown[i] for i in left}).expand_candidates("pool", "o", [], policy=FULL))
-        picks.append(min(scorer.rate(everything, everything.slots_of(left), cancelled=never), key=lambda i: i.rank))
+        picks.append(
+            min(scorer.rate(source_at(everything), everything.slots_of(left), cancelled=never), key=lambda i: i.rank)
+        )
         brought = preview_of(index)(picks[-1].id).added
         grown |= dict(zip(brought.ids, brought.vectors.tolist(), strict=True))
     return sorted(picks, key=lambda item: item.rank)

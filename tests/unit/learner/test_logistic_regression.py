@@ -8,7 +8,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression as Reference
 
 from learner.models import make_classifier
-from learner.ports import Classifier, ModelOptions, TrainingSet
+from learner.options import ModelOptions
+from learner.ports import Classifier, Inputs, TrainingSet
 from learner.problem import Problem, Task
 from sealpool.errors import Cancelled, FailedPrecondition
 
@@ -25,6 +26,8 @@ def fit(
     classifier = make_classifier(ModelOptions(**{"max_iterations": 1000, "l2": 1.0, **options}), problem)
     report = classifier.fit(
         TrainingSet(vectors=vectors, targets=targets),
+        validation=None,
+        warm=False,
         seed=0,
         device=CPU,
         progress=lambda *_: None,
@@ -34,7 +37,7 @@ def fit(
 
 
 def predict(classifier: Classifier, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return classifier.predict_proba(torch.from_numpy(vectors)).numpy()
+    return classifier.predict_proba(Inputs(vectors=torch.from_numpy(vectors))).numpy()
 
 
 def clusters(count: int, classes: int, *, seed: int = 0, dimension: int = 12) -> tuple[NDArray, NDArray]:
@@ -128,6 +131,8 @@ def test_item_weights_count_like_repeated_items() -> None:
     weighted = make_classifier(ModelOptions(), problem_of(Task.MULTICLASS, 3))
     weighted.fit(
         TrainingSet(vectors=vectors, targets=targets, weights=weights.astype(np.float32)),
+        validation=None,
+        warm=False,
         seed=0,
         device=CPU,
         progress=lambda *_: None,
@@ -203,3 +208,30 @@ def test_more_dimensions_than_a_full_matrix_is_kept_for() -> None:
     _, loss = fit(problem_of(Task.MULTICLASS, 3), vectors, targets, l2=10.0)
     reference = Reference(C=0.1, max_iter=2000, tol=1e-8).fit(vectors.astype(np.float64), targets)
     assert loss == pytest.approx(reference_loss(reference, vectors, targets, 10.0), rel=1e-3)
+
+
+@pytest.mark.parametrize(("task", "classes"), [(Task.BINARY, 2), (Task.MULTICLASS, 4), (Task.MULTILABEL, 3)])
+def test_a_warm_start_ends_at_the_same_optimum_sooner(task: Task, classes: int) -> None:
+    vectors, targets = clusters(300, classes)
+    if task is Task.MULTILABEL:
+        targets = targets[:, None] == np.arange(classes)
+    problem = problem_of(task, classes)
+
+    def fit_on(classifier: Classifier, count: int, *, warm: bool) -> int:
+        training = TrainingSet(vectors=vectors[:count], targets=targets[:count])
+        options = {"validation": None, "seed": 0, "device": CPU, "progress": lambda *_: None}
+        return classifier.fit(training, warm=warm, cancelled=lambda: False, **options).iterations
+
+    warm, cold = make_classifier(ModelOptions(l2=1.0), problem), make_classifier(ModelOptions(l2=1.0), problem)
+    fit_on(warm, 300, warm=True)  # nothing there to go on from
+    fit_on(warm, 295, warm=False)
+    assert fit_on(warm, 300, warm=True) < fit_on(cold, 300, warm=False)
+    np.testing.assert_allclose(predict(warm, vectors), predict(cold, vectors), atol=1e-3)
+
+
+def test_vectors_in_float64_give_probabilities_in_float64() -> None:
+    vectors, targets = clusters(100, 3)
+    classifier, _ = fit(problem_of(Task.MULTICLASS, 3), vectors, targets)
+    precise = classifier.predict_proba(Inputs(vectors=torch.from_numpy(vectors).double()))
+    assert precise.dtype == torch.float64
+    np.testing.assert_allclose(precise.numpy(), predict(classifier, vectors), atol=1e-6)

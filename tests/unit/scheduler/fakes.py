@@ -142,6 +142,10 @@ class FakeLearner:
         self.trained: list[tuple[learner_pb2.TrainHeader, LabelledItems]] = []
         self.evaluated: list[LabelledItems] = []
         self.told_classes: list[dict[ItemId, tuple[int, ...]]] = []
+        self.notes: list[str] = []
+        """Of every training from now on."""
+        self.chosen = ("", "")
+        """The strategy that every selection says it took, and why; "" for the one asked for."""
         self.selected: list[tuple[learner_pb2.SelectHeader, list[str], list[bool], list[str]]] = []
         self._models: dict[tuple[str, int], str] = {}
 
@@ -152,7 +156,7 @@ class FakeLearner:
         self.trained.append((header, examples))
         content = repr((header.seed, sorted(zip(examples.ids, map(tuple, examples.labels), strict=True))))
         self._models[header.campaign, header.round] = content
-        return learner_pb2.TrainResult(examples=len(examples), train_seconds=0.25, pool_version=7)
+        return learner_pb2.TrainResult(examples=len(examples), train_seconds=0.25, pool_version=7, notes=self.notes)
 
     def evaluate(self, header: learner_pb2.EvaluateHeader, examples: LabelledItems) -> learner_pb2.EvaluateResponse:
         self.troubles.meet("evaluate")
@@ -172,7 +176,7 @@ class FakeLearner:
     ) -> learner_pb2.SelectResponse:
         self.troubles.meet("select")
         self.told_classes.append(dict(zip(labelled_ids, map(tuple, classes), strict=bool(classes))))
-        model = self._model(header.campaign, header.round)
+        model = "" if header.without_model else self._model(header.campaign, header.round)
         self.selected.append((header, list(labelled_ids), list(expand_from), list(excluded_ids)))
         taken = {*labelled_ids, *excluded_ids}
         free = [item for item in self._index.pools[header.pool] if item not in taken]
@@ -186,6 +190,8 @@ class FakeLearner:
             expand_seconds=0.5,
             score_seconds=0.0625,
             pool_version=7,
+            strategy=self.chosen[0] or header.strategy.name,
+            strategy_reason=self.chosen[1],
         )
 
     def _model(self, campaign: str, number: int) -> str:

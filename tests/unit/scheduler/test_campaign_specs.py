@@ -4,7 +4,15 @@ from typing import Any
 
 import pytest
 
-from scheduler.domain.spec import check_spec, expanding_classes_of, lease_s_of, metadata_field_of, oracle_of
+from scheduler.domain.spec import (
+    batch_of,
+    check_spec,
+    expanding_classes_of,
+    lease_s_of,
+    metadata_field_of,
+    normalised,
+    oracle_of,
+)
 from sealpool.errors import InvalidArgument
 from sealpool.v1 import common_pb2 as c
 from sealpool.v1 import scheduler_pb2 as s
@@ -40,11 +48,9 @@ MULTICLASS = {"task": c.TASK_KIND_MULTICLASS, "classes": ["a", "b", "c"]}
         ({"model": c.ModelSpec(max_iterations=10_001)}, "spec.model.max_iterations"),
         ({"model": c.ModelSpec(class_weight=7)}, "spec.model.class_weight"),
         ({"strategy": c.StrategySpec(name="guess")}, "spec.strategy.name"),
-        ({"strategy": c.StrategySpec(base="information_density")}, "spec.strategy.base"),
-        ({"strategy": c.StrategySpec(beta=-0.5)}, "spec.strategy.beta"),
-        ({"strategy": c.StrategySpec(beta=NAN)}, "spec.strategy.beta"),
         ({"strategy": c.StrategySpec(density_over=5)}, "spec.strategy.density_over"),
-        ({"strategy": c.StrategySpec(positive_class="z")}, "spec.strategy.positive_class"),
+        ({"strategy": c.StrategySpec(aggregate=5)}, "spec.strategy.aggregate"),
+        ({"strategy": c.StrategySpec(name="most_likely_positive", positive_class="z")}, "spec.strategy.positive_class"),
         ({**MULTICLASS, "strategy": c.StrategySpec(name="most_likely_positive")}, "spec.strategy.positive_class"),
         ({"policy": c.PolicySpec(name="everything")}, "spec.policy.name"),
         ({"policy": c.PolicySpec(subpool_size=5)}, "spec.policy.subpool_size"),
@@ -58,6 +64,10 @@ MULTICLASS = {"task": c.TASK_KIND_MULTICLASS, "classes": ["a", "b", "c"]}
         ({"expand_from_classes": ["a", "a"]}, "spec.expand_from_classes"),
         ({"batch_size": 0}, "spec.batch_size"),
         ({"batch_size": 100_001}, "spec.batch_size"),
+        ({"batch_share": 0.5}, "spec.batch_share"),
+        ({"batch_size": 0, "batch_share": 1.01}, "spec.batch_share"),
+        ({"batch_size": 0, "batch_share": -0.5}, "spec.batch_share"),
+        ({"batch_size": 0, "batch_share": NAN}, "spec.batch_share"),
         ({"budget": 0, "seed_size": 0}, "spec.budget"),
         ({"budget": 5, "seed_size": 6}, "spec.budget"),
         ({"budget": 200_000, "seed_size": 100_001}, "spec.seed_size"),
@@ -102,6 +112,7 @@ def test_a_wrong_field_is_refused_by_its_name(changes: dict[str, Any], field: st
         {"exploration": 1, "fill": s.FILL_NONE, "lease_seconds": 1, "evaluation_pool": "held-out"},
         {"rule": s.RoundRule(after_labels=3, interval_seconds=1, cron="* * * * *"), "oracle": s.OracleSpec()},
         {"seed": 2**64 - 1},
+        {"batch_size": 0, "batch_share": 1},
     ],
 )
 def test_a_right_spec_passes(changes: dict[str, Any]) -> None:
@@ -113,3 +124,25 @@ def test_what_is_left_out_has_a_default() -> None:
     assert (lease_s_of(spec), oracle_of(spec), metadata_field_of(spec)) == (3600, "external", "labels")
     assert expanding_classes_of(spec) is None
     assert expanding_classes_of(make_spec(expand_from_classes=["b"])) == {1}
+
+
+@pytest.mark.parametrize(
+    ("share", "pool_size", "batch"),
+    [(0.1, 30, 3), (0.1, 31, 4), (0.07, 100, 7), (1e-9, 5, 1), (1.0, 5, 5), (1.0, 3_000_000, 100_000), (0.5, 0, 1)],
+)
+def test_a_share_of_the_pool_is_rounded_up_to_whole_items_as_it_is_written(
+    share: float, pool_size: int, batch: int
+) -> None:
+    assert batch_of(make_spec(batch_size=0, batch_share=share), pool_size=pool_size) == batch
+
+
+def test_a_count_of_items_does_not_look_at_the_pool() -> None:
+    assert batch_of(make_spec(batch_size=7), pool_size=0) == 7
+
+
+def test_a_campaign_keeps_its_strategies_under_their_own_names() -> None:
+    told = make_spec(strategy=c.StrategySpec(name="DensityWeighted", base="Breaking_Ties", beta=2))
+    kept = normalised(told)
+    assert (kept.strategy.name, kept.strategy.base, kept.strategy.beta) == ("information_density", "margin", 2)
+    assert told.strategy.name == "DensityWeighted"
+    assert not normalised(make_spec()).HasField("strategy")

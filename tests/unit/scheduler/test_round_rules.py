@@ -13,6 +13,7 @@ from sealpool.errors import FailedPrecondition, InvalidArgument
 from sealpool.v1 import common_pb2, scheduler_pb2
 from tests.unit.scheduler.world import make_spec
 
+K_CENTER = make_spec(strategy=common_pb2.StrategySpec(name="k_center"))
 MULTILABEL = {"task": common_pb2.TASK_KIND_MULTILABEL, "classes": ["a", "b"]}
 
 
@@ -37,6 +38,7 @@ def test_every_round_can_end_and_every_state_that_has_not_ended_can_fail() -> No
 def facts(**changes: Any) -> Facts:
     fields: dict[str, Any] = {
         "spec": make_spec(),
+        "batch": 5,
         "labelled": 6,
         "outstanding": 0,
         "arrived": 6,
@@ -59,9 +61,18 @@ def facts(**changes: Any) -> Facts:
         ({"labelled": 12, "outstanding": 6}, RoundKind.MODEL, 2),
         ({"labelled": 12, "outstanding": 9}, RoundKind.MODEL, 0),
         ({"labelled": 20}, RoundKind.FINAL, 0),
-        ({"why_untrainable": "one class", "oracle_is_automatic": True}, RoundKind.RANDOM, 5),
-        ({"why_untrainable": "one class", "oracle_is_automatic": True, "labelled": 19}, RoundKind.RANDOM, 1),
-        ({"arrived": 0, "outstanding": 6, "oracle_is_automatic": True, "why_untrainable": "none"}, RoundKind.RANDOM, 5),
+        ({"why_untrainable": "one class", "oracle_is_automatic": True}, RoundKind.WITHOUT_MODEL, 5),
+        ({"why_untrainable": "one class", "oracle_is_automatic": True, "labelled": 19}, RoundKind.WITHOUT_MODEL, 1),
+        ({"why_untrainable": "one class", "spec": K_CENTER}, RoundKind.WITHOUT_MODEL, 5),
+        ({"why_untrainable": "one class", "spec": K_CENTER, "labelled": 17}, RoundKind.WITHOUT_MODEL, 3),
+        ({"spec": K_CENTER}, RoundKind.MODEL, 5),
+        ({"batch": 2}, RoundKind.MODEL, 2),
+        ({"batch": 2, "oracle_is_automatic": True, "why_untrainable": "one class"}, RoundKind.WITHOUT_MODEL, 2),
+        (
+            {"arrived": 0, "outstanding": 6, "oracle_is_automatic": True, "why_untrainable": "none"},
+            RoundKind.WITHOUT_MODEL,
+            5,
+        ),
     ],
 )
 def test_the_next_round_follows_from_the_facts(changes: dict[str, Any], kind: RoundKind, batch: int) -> None:
@@ -81,6 +92,7 @@ def test_the_next_round_follows_from_the_facts(changes: dict[str, Any], kind: Ro
         ({"arrived": 0, "outstanding": 11}, "they take all but 3 of the budget of 20"),
         ({"arrived": 0, "oracle_is_automatic": True}, "no label has arrived"),
         ({"why_untrainable": "one class"}, "cannot train a model: one class"),
+        ({"why_untrainable": "one class", "spec": K_CENTER, "labelled": 18, "outstanding": 2}, "cannot train a model"),
         ({"why_untrainable": "one class", "labelled": 20, "oracle_is_automatic": True}, "cannot train a model"),
     ],
 )
@@ -114,7 +126,7 @@ GOLDEN_SEED = 16072172883915923394
     ("changes", "labels", "problem"),
     [
         ({}, [], "no item is labelled"),
-        ({}, [(1,), (1,)], "class 'b'"),
+        ({}, [(1,), (1,)], "all 2 labelled items are of class 'b': label one that differs"),
         ({}, [(0,), (1,)], ""),
         (MULTILABEL, [(), ()], "the same classes"),
         (MULTILABEL, [(0, 1), (0, 1)], "the same classes"),

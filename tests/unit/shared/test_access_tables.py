@@ -54,3 +54,17 @@ def test_a_call_that_names_no_pool_is_refused_to_a_token_for_some_pools_alone() 
     restore.check(wide, index_pb2.RestoreSnapshotRequest())
     with pytest.raises(PermissionDenied, match="for some pools only"):
         restore.check(narrow, index_pb2.RestoreSnapshotRequest())
+
+
+def test_a_pool_is_embedded_anew_by_who_may_use_its_source_its_target_and_the_alias() -> None:
+    access = LEARNER_ACCESS["StartReembedding"]
+    _, narrow = make_token("n", role=Role.ADMIN, pools=["news*"], created=NOW)
+    access.check(narrow, learner_pb2.StartReembeddingRequest(source_pool="news@1", target_pool="news@2"))
+    access.check(narrow, learner_pb2.StartReembeddingRequest(source_pool="news@1", target_pool="news@2", alias="news"))
+    for wrong in ("source_pool", "target_pool", "alias"):
+        pools = {"source_pool": "news@1", "target_pool": "news@2", "alias": "news", wrong: "private"}
+        with pytest.raises(PermissionDenied, match=f"{wrong}: 'private' is none of the pools of token 'n'"):
+            access.check(narrow, learner_pb2.StartReembeddingRequest(**pools))
+    for method in ("WatchReembedding", "CancelReembedding"):
+        with pytest.raises(PermissionDenied, match="for some pools only"):
+            LEARNER_ACCESS[method].check(narrow, learner_pb2.WatchReembeddingRequest(id="x"))

@@ -1,0 +1,1 @@
+"""Pools embedded anew, as jobs that outlive a restart."""

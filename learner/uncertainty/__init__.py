@@ -1,0 +1,1 @@
+"""Ways to tell a model's doubt, each a Classifier around another."""
