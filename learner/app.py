@@ -83,7 +83,7 @@ def build_rooms(settings: LearnerSettings, index: WritableIndex, *, registry: Co
         allow_download=settings.allow_download,
         log=log,
         compile_models=settings.compile_encoders,
-        classifier_of=lambda campaign, round_number: checkpoints.load_anew(campaign, round_number).classifier,
+        classifier_of=lambda campaign, round_number: checkpoints.load(campaign, round_number).classifier,
     )
     jobs = ReembeddingJobs(
         settings.data_dir / "reembedding",
@@ -177,7 +177,8 @@ def build(
         index = client
     rooms = build_rooms(settings, index, registry=registry, log=log)
     learner_pb2_grpc.add_LearnerServiceServicer_to_server(rooms.servicer, server.grpc_server)
-    server.on_close(rooms.close)
+    # Before calls under way have ended: those that watch a job would never.
+    server.on_drain(rooms.close)
     rooms.start()
     return server
 

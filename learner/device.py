@@ -63,7 +63,9 @@ class Mirror:
         """Return the vectors of some slots on the device, in that order. `sync` came before."""
         if self._copy is not None:
             return self._copy[torch.from_numpy(slots).to(self._device)]
-        return torch.from_numpy(candidates.vectors[slots]).to(self._device)
+        # torch's own look-up, which takes all threads; NumPy's takes one.
+        rows = torch.from_numpy(candidates.vectors).index_select(0, torch.from_numpy(slots))
+        return rows.to(self._device)
 
     def unused(self) -> "Mirror":
         """Return one like it for other candidates, which holds nothing."""

@@ -159,7 +159,7 @@ def _score(classifier: Classifier, problem: Problem, validation: TrainingSet | N
 
 def _stalled(score: float, before: Checkpoint) -> bool:
     last = before.info.validation_score
-    return last is not None and not score > last + _SATURATED
+    return last is not None and score <= last + _SATURATED  # not without a score: NaN
 
 
 def _saturation_note(before: Checkpoint, warm: _Trial, anew: _Trial) -> str:

@@ -18,8 +18,9 @@ from sealpool.types import Vectors
 _NO_LIMIT = 1 << 20
 """Tokenizers without a limit of their own say 10³⁰."""
 _CPU_TOKENS = 2_048
-"""Most tokens at once on a CPU: past the caches nothing is gained. Measured with MiniLM (1,536 hidden units): a token
-takes 0.27 ms at 512 and at 2,048, and 0.34 ms at 8,192, where a layer's activations are 50 MB of fresh memory."""
+"""Most tokens at once on a CPU: past the caches nothing is gained. Measured with MiniLM (1,536 hidden units): in a
+layer's feed-forward part a token takes 17 µs at 2,048 tokens and 25 at 8,192, whose activations are 50 MB of fresh
+memory."""
 
 
 class Pooling(Enum):

@@ -26,8 +26,8 @@ class Badge:
 
     g is never made: ⟨g, g'⟩ = ⟨p − ŷ, p' − ŷ'⟩ · ⟨h, h'⟩. Nor are all D² found anew for each pick: items are proposed
     in proportion to an older D², which can only have been larger, and taken with probability D² now / D² then, which
-    is a draw in proportion to D² now (von Neumann's rejection). Only after 64 proposals of which most were refused is D²
-    found anew, for all picks since as one matrix product.
+    is a draw in proportion to D² now (von Neumann's rejection). Only after 64 proposals of which most were refused is
+    D² found anew, for all picks since as one matrix product.
 
     Cost: O(n·(c + h)·b), in few passes. Memory: O(n) numbers.
     """

@@ -59,15 +59,20 @@ class _Candidates:
     def __len__(self) -> int:
         return len(self.features)
 
-    def inner(self, matrix: torch.Tensor) -> torch.Tensor:
-        """Return Xᵀ `matrix` X, (r, q, q), of a (q·d, q·d) matrix."""
+    def inner(self, matrix: torch.Tensor, view: CandidateView) -> torch.Tensor:
+        """Return Xᵀ `matrix` X, (r, q, q), of a symmetric (q·d, q·d) matrix. Raises Cancelled as `view` does."""
         kept, count = self.spreads.shape[1], self.features.shape[1]
         blocks = matrix.to(torch.float32).view(kept, count, kept, count)
         found = torch.empty_like(self.spreads)
         for first in range(kept):
-            for second in range(kept):
-                products = self.features @ blocks[first, :, second]
-                found[:, first, second] = products.mul_(self.features).sum(dim=1)
+            for second in range(first, kept):
+                view.at(np.empty(0, np.int64))
+                for start in range(0, len(self), _CHUNK_ROWS):
+                    h = self.features[start : start + _CHUNK_ROWS]
+                    found[start : start + _CHUNK_ROWS, first, second] = (
+                        (h @ blocks[first, :, second]).mul_(h).sum(dim=1)
+                    )
+                found[:, second, first] = found[:, first, second]
         return found
 
     def across(self, columns: torch.Tensor, some: slice) -> torch.Tensor:
@@ -91,7 +96,7 @@ class _Greedy:
             matrix += fisher_sum(projection.features(labelled.features), projection.spreads(labelled.probabilities))
         self._inverse = torch.linalg.inv(matrix)
         self._changed = self._inverse @ self._fisher @ self._inverse
-        self._s, self._t = self.candidates.inner(self._inverse), self.candidates.inner(self._changed)
+        self._s, self._t = (self.candidates.inner(m, view) for m in (self._inverse, self._changed))
         self._gains = torch.empty(len(self.candidates), dtype=torch.float32, device=view.device)
         self._gains = torch.cat([self._gain(some) for some in self._slices()])
         self.rows: list[int] = []

@@ -19,7 +19,8 @@ class Galaxy:
     (multi-label: 2p − 1). Where two labelled neighbours on a line differ in having the class, the cut lies between
     them. The shortest such stretch over all lines is halved: its middle candidate is the next pick (S², the shortest of
     the shortest paths). Once all stretches are used up, the candidates nearest to the cuts, in places along the line,
-    are the rest of the batch. Zhang, Katz-Samuels and Nowak, GALAXY: Graph-based active learning at the extreme, ICML 2022.
+    are the rest of the batch. Zhang, Katz-Samuels and Nowak, GALAXY: Graph-based active learning at the extreme, ICML
+    2022.
 
     The paper halves with the label of each pick. Here the labels of a batch come together, so a pick is taken to have
     the classes that the model predicts until then. A line whose labelled items are all of one kind is cut at margin 0,

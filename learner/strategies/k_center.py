@@ -191,11 +191,10 @@ class _FarthestFirst:
     def _lower_part(self, rows: slice, vectors: torch.Tensor, centres: torch.Tensor, along: torch.Tensor) -> None:
         """Lower the bounds of consecutive rows; |x − c|² = |x|² + |c|² − 2x·c."""
         away = centres.square().sum(dim=1)
-        least = torch.addmm(away + 2 * along.float(), vectors, centres.T, alpha=-2).min(dim=1)
-        own = self._squares[rows].astype(np.float64)
-        farness = away[least.indices].cpu().numpy().astype(np.float64)
-        slack = _SLACK * (own + farness + 2 * self._lengths[rows] * np.sqrt(farness))
-        squares = np.maximum(own + least.values.cpu().numpy(), 0) + slack
+        least = torch.addmm(away + 2 * along.float(), vectors, centres.T, alpha=-2).amin(dim=1)
+        own, farthest = self._squares[rows].astype(np.float64), float(away.max())
+        slack = _SLACK * (own + farthest + 2 * self._lengths[rows] * farthest**0.5)
+        squares = np.maximum(own + least.cpu().numpy(), 0) + slack
         self._bounds[rows] = np.minimum(self._bounds[rows], squares)
 
     def _measure(self, rows: slice, vectors: torch.Tensor) -> None:

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from fractions import Fraction
 
-from scheduler.domain.checking import check_choice, check_enum, check_options, check_range
-from scheduler.domain.model_spec import check_model
 from scheduler.domain.strategy_spec import check_strategy, own_names
 from sealpool.errors import InvalidArgument
 from sealpool.v1 import common_pb2 as c
 from sealpool.v1 import scheduler_pb2 as s
 from sealpool.validation import check_name
+from sealpool.vocabulary.checking import check_choice, check_enum, check_options, check_range
+from sealpool.vocabulary.model_spec import check_model
 
 POLICY_OPTIONS: Mapping[str, frozenset[str]] = {
     "seals": frozenset({"k", "max_candidates"}),
@@ -57,7 +57,7 @@ def check_spec(spec: s.CampaignSpec, *, oracles: AbstractSet[str]) -> None:
     check_name("spec.pool", spec.pool)
     _check_evaluation_pool(spec)
     _check_classes(spec)
-    check_model(spec.model)
+    check_model(spec.model, "spec.model")
     _check_policy(spec.policy)
     check_strategy(spec)
     _check_expand_from(spec)

@@ -4,11 +4,11 @@ import math
 from collections.abc import Set as AbstractSet
 from difflib import get_close_matches
 
-from scheduler.domain.checking import check_choice, check_enum, check_options, check_range, words
-from scheduler.domain.model_spec import estimator_of
 from sealpool.errors import InvalidArgument
 from sealpool.v1 import common_pb2 as c
 from sealpool.v1 import scheduler_pb2 as s
+from sealpool.vocabulary.checking import check_choice, check_enum, check_options, check_range, words
+from sealpool.vocabulary.model_spec import estimator_of
 from sealpool.vocabulary.models import ESTIMATORS
 from sealpool.vocabulary.strategies import STRATEGIES, Need, StrategyEntry, resolve_strategy
 

@@ -142,7 +142,8 @@ class LearnerServiceServicer:
         restart: what the target pool has already is not embedded again. The target is created if it is not there.
         Repeated with the same request while the job is known, it answers that job. NOT_FOUND: no such pool or checkpoint.
         INVALID_ARGUMENT: no encoder, or an encoder and a checkpoint; the target is the source. FAILED_PRECONDITION: the
-        checkpoint is of another model; the target has another dimension; items of the source have no text.
+        checkpoint is of another model; the target has another dimension. Where items of the source have no
+        text the job fails, before anything is embedded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

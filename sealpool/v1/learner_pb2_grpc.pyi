@@ -76,7 +76,8 @@ class LearnerServiceStub:
     restart: what the target pool has already is not embedded again. The target is created if it is not there.
     Repeated with the same request while the job is known, it answers that job. NOT_FOUND: no such pool or checkpoint.
     INVALID_ARGUMENT: no encoder, or an encoder and a checkpoint; the target is the source. FAILED_PRECONDITION: the
-    checkpoint is of another model; the target has another dimension; items of the source have no text.
+    checkpoint is of another model; the target has another dimension. Where items of the source have no
+    text the job fails, before anything is embedded.
     """
     WatchReembedding: _grpc.UnaryStreamMultiCallable[_learner_pb2.WatchReembeddingRequest, _learner_pb2.WatchReembeddingResponse]
     """The state of a job, now and each time that it changes, until it has ended. NOT_FOUND: no such job."""
@@ -129,7 +130,8 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
     restart: what the target pool has already is not embedded again. The target is created if it is not there.
     Repeated with the same request while the job is known, it answers that job. NOT_FOUND: no such pool or checkpoint.
     INVALID_ARGUMENT: no encoder, or an encoder and a checkpoint; the target is the source. FAILED_PRECONDITION: the
-    checkpoint is of another model; the target has another dimension; items of the source have no text.
+    checkpoint is of another model; the target has another dimension. Where items of the source have no
+    text the job fails, before anything is embedded.
     """
     WatchReembedding: _aio.UnaryStreamMultiCallable[_learner_pb2.WatchReembeddingRequest, _learner_pb2.WatchReembeddingResponse]  # type: ignore[assignment]
     """The state of a job, now and each time that it changes, until it has ended. NOT_FOUND: no such job."""
@@ -215,7 +217,8 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         restart: what the target pool has already is not embedded again. The target is created if it is not there.
         Repeated with the same request while the job is known, it answers that job. NOT_FOUND: no such pool or checkpoint.
         INVALID_ARGUMENT: no encoder, or an encoder and a checkpoint; the target is the source. FAILED_PRECONDITION: the
-        checkpoint is of another model; the target has another dimension; items of the source have no text.
+        checkpoint is of another model; the target has another dimension. Where items of the source have no
+        text the job fails, before anything is embedded.
         """
 
     @_abc_1.abstractmethod

@@ -409,5 +409,5 @@ _NAMES = {_spelling(spelled): entry.name for entry in _ENTRIES for spelled in (*
 
 
 def resolve_strategy(name: str) -> str | None:
-    """Return a strategy's own name, by it or an alias in any spelling of case and underscores; None if there is none."""
+    """Return a strategy's own name, by it or an alias, in any spelling of case and underscores; None: there is none."""
     return _NAMES.get(_spelling(name)) if name else None

@@ -1,6 +1,6 @@
 """An index server in memory, behind the learner's port: exact, small, and counting what it is asked."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from learner.draws import draws_of, keys_of
 from sealpool.errors import FailedPrecondition, InvalidArgument, NotFound
-from sealpool.types import ItemId, Items
+from sealpool.types import ItemId, Items, Payload
 from sealpool.v1 import common_pb2, index_pb2
 
 
@@ -35,10 +35,19 @@ class FakeIndex:
     """One pool, and names that stand for it. Candidates are sent by id, or `backwards`.
 
     `subset` takes the place of anchoral: of the unlabelled items the `subpool_size` first by a draw of the version.
+    An item that is not among `texts` has none.
     """
 
-    def __init__(self, vectors: dict[str, list[float]], *, pool: str = "pool", backwards: bool = False) -> None:
+    def __init__(
+        self,
+        vectors: dict[str, list[float]],
+        *,
+        pool: str = "pool",
+        backwards: bool = False,
+        texts: Mapping[str, str] | None = None,
+    ) -> None:
         self.pool = pool
+        self.texts = dict(texts or {})
         self.vectors = {ItemId(i): np.array(v, np.float32) for i, v in vectors.items()}
         self.item_versions = dict.fromkeys(self.vectors, 1)
         self.dimension = len(next(iter(vectors.values()))) if vectors else 2
@@ -95,13 +104,13 @@ class FakeIndex:
         missing = [i for i in ids if i not in self.vectors]
         if missing and not allow_missing:
             raise NotFound("item", *missing, field="ids")
-        return self._items([ItemId(i) for i in ids if i in self.vectors], vectors=vectors)
+        return self._items([ItemId(i) for i in ids if i in self.vectors], vectors=vectors, payloads=payloads)
 
     def scan_items(self, pool: str, *, vectors: bool = True, payloads: bool = False) -> Iterator[Items]:
         self._check_name(pool)
         ids = list(self.vectors)
         for start in range(0, len(ids), 7):
-            yield self._items(ids[start : start + 7], vectors=vectors)
+            yield self._items(ids[start : start + 7], vectors=vectors, payloads=payloads)
 
     def sample_items(
         self, pool: str, count: int, *, seed: int, campaign: str = "", exclude: Sequence[str] = ()
@@ -135,7 +144,7 @@ class FakeIndex:
         if not self.vectors:
             raise FailedPrecondition("the pool is empty")
         if preview:
-            return self._preview(self.campaigns[campaign], labelled_ids, policy.k or 100)
+            return self._preview(self.campaigns[campaign], labelled_ids, policy.k or 100, payloads=payloads)
         held = self.campaigns.setdefault(campaign, _Campaign(name))
         new = [ItemId(i) for i in labelled_ids if i not in held.labelled]
         asked = labelled_ids if expand_from_ids is None else expand_from_ids
@@ -157,9 +166,9 @@ class FakeIndex:
         members = {i: self.item_versions[i] for i in grown}
         if members != held.versions[-1] or new:
             held.versions.append(members)
-        return self._difference(held, held_version)
+        return self._difference(held, held_version, payloads=payloads)
 
-    def _preview(self, held: _Campaign, picked: Sequence[str], k: int) -> FakeUpdate:
+    def _preview(self, held: _Campaign, picked: Sequence[str], k: int, *, payloads: bool) -> FakeUpdate:
         known = {*held.versions[-1], *held.labelled, *picked}
         missing = [i for i in picked if i not in self.vectors]
         if missing:
@@ -167,7 +176,7 @@ class FakeIndex:
         brought = sorted(self._proposed("seals", [ItemId(i) for i in picked], k) - known, reverse=self.backwards)
         version = len(held.versions) - 1
         return FakeUpdate(
-            added=self._items(brought, vectors=True),
+            added=self._items(brought, vectors=True, payloads=payloads),
             removed=[],
             info=common_pb2.CandidatePoolInfo(version=version, size=len(held.versions[-1]), added=len(brought)),
             base_version=version,
@@ -193,7 +202,7 @@ class FakeIndex:
             found.update([ids[place] for place in nearest if ids[place] != source][:k])
         return found
 
-    def _difference(self, held: _Campaign, held_version: int) -> FakeUpdate:
+    def _difference(self, held: _Campaign, held_version: int, *, payloads: bool) -> FakeUpdate:
         base = held_version if held_version < len(held.versions) else 0
         before, now = held.versions[base], held.versions[-1]
         added = sorted((i for i, v in now.items() if before.get(i) != v), reverse=self.backwards)
@@ -202,7 +211,7 @@ class FakeIndex:
             [v / (np.linalg.norm(v.astype(np.float64)) or 1) for i, v in self.vectors.items() if i not in held.labelled]
         )
         return FakeUpdate(
-            added=self._items(added, vectors=True),
+            added=self._items(added, vectors=True, payloads=payloads),
             removed=removed,
             info=common_pb2.CandidatePoolInfo(
                 version=len(held.versions) - 1,
@@ -219,6 +228,7 @@ class FakeIndex:
             pool_version=self.version,
         )
 
-    def _items(self, ids: Sequence[ItemId], *, vectors: bool) -> Items:
+    def _items(self, ids: Sequence[ItemId], *, vectors: bool, payloads: bool) -> Items:
         rows = np.array([self.vectors[i] for i in ids], np.float32).reshape(len(ids), self.dimension)
-        return Items(ids=list(ids), vectors=rows if vectors else None)
+        texts = [Payload(text=self.texts.get(i, "")) for i in ids]
+        return Items(ids=list(ids), vectors=rows if vectors else None, payloads=texts if payloads else None)

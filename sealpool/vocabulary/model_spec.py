@@ -1,6 +1,8 @@
-"""The model of a campaign: every field checked against what the vocabulary says of the model."""
+"""A model as a message: every field checked against what the vocabulary says of the model."""
 
-from scheduler.domain.checking import (
+from sealpool.errors import InvalidArgument
+from sealpool.v1 import common_pb2 as c
+from sealpool.vocabulary.checking import (
     check_choice,
     check_enum,
     check_not_negative,
@@ -8,8 +10,6 @@ from scheduler.domain.checking import (
     check_range,
     check_share,
 )
-from sealpool.errors import InvalidArgument
-from sealpool.v1 import common_pb2 as c
 from sealpool.vocabulary.models import ESTIMATORS, MODELS, EstimatorEntry, ModelEntry
 
 DEFAULT_MODEL = "logistic_regression"
@@ -36,24 +36,23 @@ def estimator_of(model: c.ModelSpec) -> EstimatorEntry:
     return ESTIMATORS[model.uncertainty.estimator or DEFAULT_ESTIMATOR]
 
 
-def check_model(model: c.ModelSpec) -> None:
-    """Check a model and its options; InvalidArgument names the field, for example "spec.model.neural.epochs"."""
-    check_choice("spec.model.name", model.name, MODELS.keys() | {""})
+def check_model(model: c.ModelSpec, field: str) -> None:
+    """Check a model and its options; InvalidArgument names the part at fault: `field` + ".neural.epochs", say."""
+    check_choice(f"{field}.name", model.name, MODELS.keys() | {""})
     entry = model_of(model)
-    check_not_negative("spec.model.l2", model.l2)
+    check_not_negative(f"{field}.l2", model.l2)
     if model.max_iterations > MAX_ITERATIONS:
-        raise InvalidArgument("spec.model.max_iterations", f"{model.max_iterations:,} is over {MAX_ITERATIONS:,}")
-    check_enum("spec.model.class_weight", model.class_weight, values=c.ClassWeight.values())
-    check_enum("spec.model.retrain", model.retrain, values=c.Retrain.values())
-    check_range("spec.model.validation_share", model.validation_share, 0, 0.5)
-    _check_uncertainty(model.uncertainty)
-    _check_neural(model.neural)
-    _check_text(entry, model.text)
-    check_options("spec.model", entry.name, _told(model), entry.options)
+        raise InvalidArgument(f"{field}.max_iterations", f"{model.max_iterations:,} is over {MAX_ITERATIONS:,}")
+    check_enum(f"{field}.class_weight", model.class_weight, values=c.ClassWeight.values())
+    check_enum(f"{field}.retrain", model.retrain, values=c.Retrain.values())
+    check_range(f"{field}.validation_share", model.validation_share, 0, 0.5)
+    _check_uncertainty(model.uncertainty, f"{field}.uncertainty")
+    _check_neural(model.neural, f"{field}.neural")
+    _check_text(entry, model.text, f"{field}.text")
+    check_options(field, entry.name, _told(model), entry.options)
 
 
-def _check_uncertainty(uncertainty: c.UncertaintySpec) -> None:
-    field = "spec.model.uncertainty"
+def _check_uncertainty(uncertainty: c.UncertaintySpec, field: str) -> None:
     name = uncertainty.estimator or DEFAULT_ESTIMATOR
     check_choice(f"{field}.estimator", uncertainty.estimator, ESTIMATORS.keys() | {""})
     if uncertainty.samples:
@@ -67,8 +66,7 @@ def _check_uncertainty(uncertainty: c.UncertaintySpec) -> None:
             raise InvalidArgument(f"{field}.dropout", f"{uncertainty.dropout} is not above 0 and below 1")
 
 
-def _check_neural(neural: c.NeuralSpec) -> None:
-    field = "spec.model.neural"
+def _check_neural(neural: c.NeuralSpec, field: str) -> None:
     if len(neural.hidden) > MAX_LAYERS:
         raise InvalidArgument(f"{field}.hidden", f"has {len(neural.hidden):,} layers, over {MAX_LAYERS}")
     for units in neural.hidden:
@@ -83,8 +81,7 @@ def _check_neural(neural: c.NeuralSpec) -> None:
     check_enum(f"{field}.precision", neural.precision, values=c.Precision.values())
 
 
-def _check_text(entry: ModelEntry, text: c.TextSpec) -> None:
-    field = "spec.model.text"
+def _check_text(entry: ModelEntry, text: c.TextSpec, field: str) -> None:
     if len(text.encoder.encode()) > MAX_ENCODER_BYTES or "\0" in text.encoder:
         raise InvalidArgument(f"{field}.encoder", f"holds a NUL character or over {MAX_ENCODER_BYTES:,} bytes")
     for name in ("max_tokens", "embedding", "lora_rank"):
