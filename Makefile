@@ -6,7 +6,9 @@ DATA ?=
 EMBEDDER ?=
 
 TITLES ?=
-.PHONY: demo test crash fuzz soak lint format proto docs bench-index bench-index-quick bench-peers install clean help
+TEXTS ?=
+
+.PHONY: demo test crash fuzz soak lint format proto docs bench-index bench-index-quick bench-peers bench-learner bench-learner-quick install clean help
 
 help:  ## Say what can be typed
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 12
@@ -54,6 +56,12 @@ bench-index-quick: install  ## The same on a tenth of the data, in under three m
 bench-peers: install  ## Measure other vector services on the same vectors, each in an environment of its own
 	PYTHON="$(PYTHON)" sh benchmarks/peers/install.sh
 	$(BIN)/python -m benchmarks.peers
+
+bench-learner: install  ## Measure the learner at a million candidates, beside its peers; TEXTS=texts to embed, as JSON lines
+	$(BIN)/python -m benchmarks.learner $(if $(TEXTS),--texts "$(TEXTS)")
+
+bench-learner-quick: install  ## The same on a tenth of the data, in under three minutes
+	$(BIN)/python -m benchmarks.learner --quick $(if $(TEXTS),--texts "$(TEXTS)")
 
 install: .venv/installed  ## Make or update .venv
 
