@@ -1,7 +1,7 @@
 """The candidates of a campaign, held here as they are at one version of the index server's candidate pool."""
 
 from collections.abc import Iterable, Sequence
-from typing import NewType
+from typing import NewType, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,8 @@ from learner.draws import Keys, keys_of
 from learner.index_port import CandidateUpdate
 from sealpool.types import ItemId, Items, Vectors
 
+_Number = TypeVar("_Number", bound=np.generic)
+
 Slot = NewType("Slot", int)
 """Where a candidate lies in the arrays of a `Candidates`. Changes with every update; never leaves the learner."""
 
@@ -17,7 +19,7 @@ _FIRST_CAPACITY = 1024
 _ENTRY_BYTES = 200
 _TEXT_BYTES = 60
 """What an id with its two places, and a text beside its characters, takes, about."""
-_BLOCK = 8192
+_BLOCK = 1024
 """Rows taken to float64 at once."""
 
 
@@ -188,10 +190,11 @@ class Candidates:
             return
         if items.payloads is None:
             raise AssertionError("candidates came without texts")
-        self._texts += [""] * (len(self) - len(self._texts))
+        new = len(self) - len(self._texts)
+        self._texts += [""] * new
+        self._text_bytes += _TEXT_BYTES * new
         for slot, payload in zip(slots.tolist(), items.payloads, strict=True):
-            before = self._texts[slot]
-            self._text_bytes += len(payload.text) - len(before) + (0 if before else _TEXT_BYTES)
+            self._text_bytes += len(payload.text) - len(self._texts[slot])
             self._texts[slot] = payload.text
 
     def _slot_for(self, item_id: ItemId) -> Slot:
@@ -215,9 +218,16 @@ class Candidates:
         # Twice as many each time, but no more than fit: one more would be let go with all the others.
         extra = max(size, min(2 * held, self._most(dimension, size)), _FIRST_CAPACITY) - held
         if not self.streamed:
-            self._vectors = np.concatenate([self._vectors, np.empty((extra, dimension), np.float32)])
-        self._inverse_lengths = np.concatenate([self._inverse_lengths, np.empty(extra, np.float32)])
-        self._keys = np.concatenate([self._keys, np.empty(extra, np.uint64)])
+            self._vectors = _with_room(self._vectors, held + extra)
+        self._inverse_lengths = _with_room(self._inverse_lengths, held + extra)
+        self._keys = _with_room(self._keys, held + extra)
 
     def _most(self, dimension: int, size: int) -> int:
         return max(size, self._limit // (4 * dimension)) if self._limit is not None else 2 * size
+
+
+def _with_room(array: NDArray[_Number], rows: int) -> NDArray[_Number]:
+    """Return a copy with room for `rows` rows. Room that is not written to takes no memory yet."""
+    larger = np.empty((rows, *array.shape[1:]), array.dtype)
+    larger[: len(array)] = array
+    return larger

@@ -1,4 +1,4 @@
-"""Resident memory of candidates, each in a process of its own. `python -m benchmarks.learner.memory` is that process."""
+"""Resident memory of candidates, each in a process of its own: `python -m benchmarks.learner.memory` is it."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from benchmarks.machine import ROOT
 from benchmarks.report import Figure, at_most
 from learner.candidates import Candidates
 
-_PIECES: Final = 64
+_PIECES: Final = 100
 _SHARE: Final = 1.2
 
 
@@ -22,9 +22,8 @@ def measure(bench: Workbench, figure: Figure) -> None:
     raw = 4 * items * dimension
     figure.add(f"raw vectors, {items:,} × {dimension} float32", raw / 1e6, "MB")
     for subject, pieces in (("in one answer", 1), (f"in {_PIECES} answers", _PIECES)):
-        # Without candidates, but for one a piece: what importing and making vectors leaves behind is in both.
-        idle, _ = _in_child(pieces, dimension, pieces)
-        resident, most = _in_child(items, dimension, pieces)
+        idle, _ = _in_child("drop", items, dimension, pieces)
+        resident, most = _in_child("hold", items, dimension, pieces)
         figure.add(f"{subject}, process without candidates", idle / 1e6, "MB")
         figure.add(f"{subject}, process with them", resident / 1e6, "MB")
         ratio = (resident - idle) / raw
@@ -32,9 +31,9 @@ def measure(bench: Workbench, figure: Figure) -> None:
         figure.add(f"{subject}, most at any time / raw vectors", (most - idle) / raw, "×")
 
 
-def _in_child(items: int, dimension: int, pieces: int) -> tuple[int, int]:
-    """Return the resident memory of a child with candidates, and the most that it had, in bytes."""
-    command = [sys.executable, "-m", "benchmarks.learner.memory", str(items), str(dimension), str(pieces)]
+def _in_child(action: str, items: int, dimension: int, pieces: int) -> tuple[int, int]:
+    """Return the resident memory of a child that holds candidates or drops them, and the most it had, in bytes."""
+    command = [sys.executable, "-m", "benchmarks.learner.memory", action, *map(str, (items, dimension, pieces))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise OSError(f"the measured process failed: {(done.stderr.strip().splitlines() or [''])[-1]}")
@@ -42,13 +41,15 @@ def _in_child(items: int, dimension: int, pieces: int) -> tuple[int, int]:
     return resident, most
 
 
-def hold(items: int, dimension: int, pieces: int) -> Candidates:
-    """Return candidates that came in `pieces` answers."""
+def hold(action: str, items: int, dimension: int, pieces: int) -> Candidates:
+    """Return candidates that came in `pieces` answers; none, though the answers are made, for any action but hold."""
     candidates = Candidates()
     ids = item_ids(items)
     for piece in range(pieces):
         some = ids[piece * items // pieces : (piece + 1) * items // pieces]
-        put(candidates, some, gaussian_mixture(len(some), dimension, seed=piece))
+        vectors = gaussian_mixture(len(some), dimension, seed=piece)
+        if action == "hold":
+            put(candidates, some, vectors)
     return candidates
 
 
@@ -60,5 +61,5 @@ def _status(field: str) -> int:
 
 
 if __name__ == "__main__":
-    held = hold(*map(int, sys.argv[1:4]))
-    print(json.dumps([_status("VmRSS"), _status("VmHWM")]))
+    held = hold(sys.argv[1], *map(int, sys.argv[2:5]))
+    sys.stdout.write(json.dumps([_status("VmRSS"), _status("VmHWM")]))

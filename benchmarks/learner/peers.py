@@ -38,7 +38,7 @@ def modal_density(bench: Workbench, items: int) -> Work:
 
 
 def scikit_activeml_entropy(bench: Workbench, items: int) -> Work:
-    """scikit-activeml's uncertainty sampling by entropy."""
+    """Return scikit-activeml's uncertainty sampling by entropy."""
     pool = peer_module("skactiveml.pool", SCIKIT_ACTIVEML)
     strategy = pool.UncertaintySampling(method="entropy", random_state=0)
     vectors, classifier, count = bench.vectors(items), _scikit_activeml_model(bench), min(BATCH, items)
@@ -47,21 +47,21 @@ def scikit_activeml_entropy(bench: Workbench, items: int) -> Work:
 
 
 def scikit_activeml_core_set(bench: Workbench, items: int) -> Work:
-    """scikit-activeml's greedy k-center."""
+    """Return scikit-activeml's greedy k-center."""
     strategy = peer_module("skactiveml.pool", SCIKIT_ACTIVEML).CoreSet(random_state=0)
     vectors, targets = _with_labelled(bench, items, LABELLED)
     return lambda _: strategy.query(vectors, targets, batch_size=min(BATCH, items))
 
 
 def scikit_activeml_typiclust(bench: Workbench, items: int, *, labelled: int, neighbors: int) -> Work:
-    """scikit-activeml's TypiClust."""
+    """Return scikit-activeml's TypiClust."""
     strategy = peer_module("skactiveml.pool", SCIKIT_ACTIVEML).TypiClust(random_state=0, k=neighbors)
     vectors, targets = _with_labelled(bench, items, labelled)
     return lambda _: strategy.query(vectors, targets, batch_size=min(BATCH, items))
 
 
 def scikit_activeml_badge(bench: Workbench, items: int) -> Work:
-    """scikit-activeml's BADGE."""
+    """Return scikit-activeml's BADGE."""
     strategy = peer_module("skactiveml.pool", SCIKIT_ACTIVEML).Badge(random_state=0)
     vectors, classifier, count = bench.vectors(items), _scikit_activeml_model(bench), min(BATCH, items)
     labelled, targets = bench.labelled_vectors, bench.labelled_targets.astype(np.float64)
@@ -69,13 +69,13 @@ def scikit_activeml_badge(bench: Workbench, items: int) -> Work:
 
 
 def small_text_confidence(bench: Workbench, items: int, name: str) -> Work:
-    """One of small-text's strategies that score by probabilities: PredictionEntropy, LeastConfidence …"""
+    """Return one of small-text's strategies that score by probabilities, by its class's name."""
     strategy = getattr(peer_module("small_text.query_strategies.strategies", SMALL_TEXT), name)()
     return _small_text(bench, items, strategy.query)
 
 
 def small_text_badge(bench: Workbench, items: int) -> Work:
-    """small-text's BADGE, with the vectors given as embeddings."""
+    """Return small-text's BADGE, with the vectors given as embeddings."""
     module = peer_module("small_text.integrations.pytorch.query_strategies.strategies", SMALL_TEXT)
     strategy, vectors = module.BADGE(CLASSES), bench.vectors(items)
     return _small_text(bench, items, lambda *args, n: strategy.query(*args, n=n, pbar=None, embeddings=vectors))

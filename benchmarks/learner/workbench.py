@@ -163,7 +163,7 @@ def picker_of(source: CandidateSource, strategy: object, lens: Lens, *, count: i
 
 
 def rows_of(picked: list[ScoredItem]) -> list[int]:
-    """Return which rows of the vectors were picked; see `candidates_of` for the ids."""
+    """Return which rows of the vectors were picked: what benchmarks.data.item_ids puts last."""
     return [int(item.id.rpartition("-")[2], 16) for item in picked]
 
 
@@ -207,11 +207,15 @@ def _read_nothing(ids: Sequence[ItemId]) -> Items:
 
 
 def targets_of(vectors: Vectors, *, noise: float = 0.0) -> NDArray[np.int64]:
-    """Return the class (n,) whose random direction a vector points to most, after noise of that standard deviation."""
+    """Return the class (n,) whose random direction a vector points to most, after noise of that standard deviation.
+
+    The first CLASSES have one class each, so that no class is without a label.
+    """
     random = np.random.default_rng(5)
     directions = random.standard_normal((vectors.shape[1], CLASSES), np.float32)
     z = vectors @ directions + noise * random.standard_normal((len(vectors), CLASSES), np.float32)
     classes: NDArray[np.int64] = z.argmax(axis=1)
+    classes[:CLASSES] = np.arange(min(CLASSES, len(classes)))
     return classes
 
 

@@ -17,7 +17,7 @@ from benchmarks.learning.texts import read_texts
 from benchmarks.runner import CACHE, chosen, new_report, results_path, run_figures
 from benchmarks.titles import NoTitlesError
 
-_SEEDS: Final = 5
+_SEEDS: Final = 4
 
 
 def main(arguments: Sequence[str]) -> int:

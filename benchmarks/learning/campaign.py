@@ -20,7 +20,7 @@ from learner.scoring import BatchPicker, Scorer
 from learner.sources import CandidateSource
 from learner.strategies import make_strategy
 from learner.strategies.auto import REPRESENTATION, choose
-from sealpool.types import Vectors
+from sealpool.types import ItemId, Vectors
 from sealpool.vocabulary.strategies import STRATEGIES, Need
 
 _WITHOUT_MODEL = "random"
@@ -147,7 +147,7 @@ def fit(trial: Trial, options: ModelOptions, labelled: NDArray[np.int64]) -> tup
         options,
         trial.problem,
         make_classifier,
-        ids=[f"item {row:06}" for row in rows],
+        ids=[ItemId(f"item {row:06}") for row in rows],
         vectors=trial.vectors[labelled],
         texts=[trial.texts[row] for row in rows],
         targets=trial.targets[labelled],

@@ -13,7 +13,7 @@ from learner.problem import class_counts
 
 _LAPLACE: Final = ModelOptions(uncertainty=UncertaintyOptions(estimator="laplace"))
 _RARE_SHARES: Final = (0.002, 0.01)
-_RARE_CONCEPTS: Final = 4
+_RARE_CONCEPTS: Final = 2
 """Of each seed."""
 _FEW: Final = 10
 
@@ -57,9 +57,7 @@ def plain(*names: str) -> tuple[Arm, ...]:
 
 def sampled(*names: str) -> tuple[Arm, ...]:
     """Return strategies that need posterior samples, on logistic regression with a Laplace approximation."""
-    return tuple(
-        Arm(name=f"{name} (laplace)", strategy=StrategyOptions(name=name), model=_LAPLACE) for name in names
-    )
+    return tuple(Arm(name=f"{name} (laplace)", strategy=StrategyOptions(name=name), model=_LAPLACE) for name in names)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +105,7 @@ def _many(texts: LabelledTexts, seed: int) -> list[Trial]:
 
 
 def _several(texts: LabelledTexts, seed: int) -> list[Trial]:
-    return [texts.draw(seed, candidates=8_000, held_out=3_000, start=500)]
+    return [texts.draw(seed, candidates=4_000, held_out=2_000, start=500)]
 
 
 def _large(texts: LabelledTexts, seed: int) -> list[Trial]:
@@ -120,14 +118,14 @@ def _rare(texts: LabelledTexts, seed: int) -> list[Trial]:
     concepts = np.random.default_rng([seed, 2]).permutation(rare)[:_RARE_CONCEPTS]
     return [
         texts.draw_rare(
-            seed, texts.problem.classes[column], candidates=8_000, held_out=4_000, positives=5, negatives=95
+            seed, texts.problem.classes[column], candidates=6_000, held_out=4_000, positives=5, negatives=95
         )
         for column in concepts.tolist()
     ]
 
 
 _SEARCH: Final = (
-    *plain("random", "auto", "entropy", "information_density", "most_likely_positive"),
+    *plain("random", "entropy", "information_density", "most_likely_positive"),
     *plain("active_search", "galaxy", "direct"),
 )
 _ENTROPIES: Final = tuple(
@@ -136,7 +134,7 @@ _ENTROPIES: Final = tuple(
 )
 _FOUND: Final[Measures] = {"average precision, %": concept_precision, "positives found": positives_found}
 _RARE_ABOUT: Final = (
-    "one class of 0.2 to 1 % against the rest, 4 a seed; 5 positives and 95 negatives labelled, of 8,000 candidates"
+    "one class of 0.2 to 1 % against the rest, 2 a seed; 5 positives and 95 negatives labelled, of 6,000 candidates"
 )
 
 STUDIES: Final = {
@@ -168,45 +166,11 @@ STUDIES: Final = {
             *sampled("bald"),
         ),
         batch=200,
-        rounds=4,
-        shown=(0, 1, 2, 4),
+        rounds=3,
+        shown=(0, 1, 2, 3),
         measures={"accuracy, %": accuracy},
         draw=_many,
         about="1,000 random labels at first, of 6,000 candidates of all classes",
-    ),
-    "several_labels": Study(
-        multilabel=True,
-        arms=(
-            *plain("random", "auto"),
-            *_ENTROPIES,
-            *plain("cvirs", "label_cardinality", "badge", "typiclust"),
-        ),
-        batch=250,
-        rounds=4,
-        shown=(0, 1, 2, 4),
-        measures={"mean average precision, %": mean_average_precision, "micro-F1, %": micro_f1},
-        draw=_several,
-        about="any number of classes a text, most of them rare; 500 random labels at first, of 8,000 candidates",
-    ),
-    "rare_concept": Study(
-        multilabel=False,
-        arms=_SEARCH,
-        batch=20,
-        rounds=6,
-        shown=(0, 1, 3, 6),
-        measures=_FOUND,
-        draw=_rare,
-        about=_RARE_ABOUT,
-    ),
-    "rare_concept_of_several_labels": Study(
-        multilabel=True,
-        arms=_SEARCH,
-        batch=20,
-        rounds=6,
-        shown=(0, 1, 3, 6),
-        measures=_FOUND,
-        draw=_rare,
-        about=_RARE_ABOUT,
     ),
     "large_batch": Study(
         multilabel=False,
@@ -221,5 +185,39 @@ STUDIES: Final = {
         measures={"accuracy, %": accuracy, "macro-F1, %": macro_f1},
         draw=_large,
         about="200 random labels at first, then 1,000 at once, of 6,000 candidates of all classes",
+    ),
+    "several_labels": Study(
+        multilabel=True,
+        arms=(
+            *plain("random"),
+            *_ENTROPIES,
+            *plain("cvirs", "label_cardinality", "badge"),
+        ),
+        batch=250,
+        rounds=2,
+        shown=(0, 1, 2),
+        measures={"mean average precision, %": mean_average_precision, "micro-F1, %": micro_f1},
+        draw=_several,
+        about="any number of classes a text, most of them rare; 500 random labels at first, of 4,000 candidates",
+    ),
+    "rare_concept": Study(
+        multilabel=False,
+        arms=_SEARCH,
+        batch=20,
+        rounds=4,
+        shown=(0, 1, 2, 4),
+        measures=_FOUND,
+        draw=_rare,
+        about=_RARE_ABOUT,
+    ),
+    "rare_concept_of_several_labels": Study(
+        multilabel=True,
+        arms=_SEARCH,
+        batch=20,
+        rounds=4,
+        shown=(0, 1, 2, 4),
+        measures=_FOUND,
+        draw=_rare,
+        about=_RARE_ABOUT,
     ),
 }

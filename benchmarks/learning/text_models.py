@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.learning.campaign import fit
 from benchmarks.learning.texts import LabelledTexts
 from benchmarks.report import Figure
-from learner.options import ModelOptions, NeuralOptions, TextOptions
+from learner.options import ModelOptions, TextOptions
 
 MOST_SEEDS: Final = 3
 _CLASSES: Final = 10
@@ -25,21 +25,16 @@ def models() -> dict[str, ModelOptions]:
     spec = find_spec(_ENCODER)
     places = spec.submodule_search_locations if spec is not None else None
     text = TextOptions(encoder=str(Path(next(iter(places or ()), "")) / "model"), max_tokens=32)
-    few_epochs = NeuralOptions(epochs=15, batch_size=16)
     return {
         "logistic_regression on frozen vectors": ModelOptions(),
-        "transformer, fine-tuned whole": ModelOptions(name="transformer", text=text, neural=few_epochs),
+        "transformer, fine-tuned whole": ModelOptions(name="transformer", text=text),
         "cnn": ModelOptions(name="cnn"),
     }
 
 
-def measure(
-    texts: LabelledTexts, seeds: int, figure: Figure, told: Callable[[Sequence[float]], str]
-) -> None:
+def measure(texts: LabelledTexts, seeds: int, figure: Figure, told: Callable[[Sequence[float]], str]) -> None:
     """Fit each model to a few random labels of ten classes, and say its accuracy and how long fitting took."""
-    figure.add(
-        texts.name, f"{_CLASSES} classes, random labels, {seeds} draws, up to {_HELD_OUT} held-out texts"
-    )
+    figure.add(texts.name, f"{_CLASSES} classes, random labels, {seeds} draws, up to {_HELD_OUT} held-out texts")
     figure.add("labels", " · ".join(map(str, _LABELS)))
     for name, options in models().items():
         scores: list[list[float]] = [[] for _ in _LABELS]

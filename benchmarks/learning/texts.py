@@ -31,7 +31,7 @@ class LabelledTexts:
 
     def draw(self, seed: int, *, candidates: int, held_out: int, start: int = 0) -> Trial:
         """Return a trial of at most so many candidates and test texts, `start` of the candidates labelled."""
-        return self._trial(seed, self._drawn(seed, candidates=candidates, held_out=held_out), np.arange(start))
+        return _trial(self, seed, self._drawn(seed, candidates=candidates, held_out=held_out), np.arange(start))
 
     def draw_rare(
         self, seed: int, concept: str, *, candidates: int, held_out: int, positives: int, negatives: int
@@ -41,10 +41,8 @@ class LabelledTexts:
         drawn = self._drawn(seed, candidates=candidates, held_out=held_out)
         known = has[drawn[0]]
         start = [np.flatnonzero(known)[:positives], np.flatnonzero(~known)[:negatives]]
-        rare = replace(
-            self, problem=Problem(task=Task.BINARY, classes=("rest", concept)), targets=has.astype(np.int64)
-        )
-        return rare._trial(seed, drawn, np.concatenate(start))
+        rare = replace(self, problem=Problem(task=Task.BINARY, classes=("rest", concept)), targets=has.astype(np.int64))
+        return _trial(rare, seed, drawn, np.concatenate(start))
 
     def has(self, concept: str) -> NDArray[np.bool_]:
         """Return (n,) whether each text has a class."""
@@ -68,22 +66,6 @@ class LabelledTexts:
         order = np.random.default_rng(seed).permutation(len(self.texts))
         return order[~self.test[order]][:candidates], order[self.test[order]][:held_out]
 
-    def _trial(
-        self, seed: int, drawn: tuple[NDArray[np.int64], NDArray[np.int64]], start: NDArray[np.int64]
-    ) -> Trial:
-        pool, test = drawn
-        return Trial(
-            problem=self.problem,
-            vectors=self.vectors[pool],
-            targets=self.targets[pool],
-            texts=tuple(self.texts[row] for row in pool.tolist()),
-            test_vectors=self.vectors[test],
-            test_targets=self.targets[test],
-            test_texts=tuple(self.texts[row] for row in test.tolist()),
-            start=start,
-            seed=seed,
-        )
-
 
 def read_texts(file: Path, *, most: int, cache: Path) -> LabelledTexts:
     """Read the first `most` lines of a file of {"text", "labels", "split"}, and embed them or take what was kept.
@@ -91,12 +73,14 @@ def read_texts(file: Path, *, most: int, cache: Path) -> LabelledTexts:
     Raises
     ------
     NoTitlesError
-        There is no such file, or no encoder installed.
+        There is no such file, one of its splits is missing, or no encoder is installed.
     """
     if not file.is_file():
         raise NoTitlesError(f"there is no file {file.name}")
     with gzip.open(file, "rt") if file.suffix == ".gz" else file.open() as lines:
         items = [json.loads(line) for line in islice(lines, most)]
+    if {item["split"] for item in items} != {"train", "test"}:
+        raise NoTitlesError(f"the first {len(items):,} texts of {file.name} are not of both splits, train and test")
     vectors = title_vectors(file, len(items), cache=cache)
     kept = [place for place, item in enumerate(items) if item["labels"] and OUT_OF_SCOPE not in item["labels"]]
     items = [items[place] for place in kept]
@@ -111,4 +95,21 @@ def read_texts(file: Path, *, most: int, cache: Path) -> LabelledTexts:
         vectors=vectors[kept],
         targets=encode_targets(problem, [[place_of[label] for label in item["labels"]] for item in items]),
         test=np.array([item["split"] == "test" for item in items]),
+    )
+
+
+def _trial(
+    of: LabelledTexts, seed: int, drawn: tuple[NDArray[np.int64], NDArray[np.int64]], start: NDArray[np.int64]
+) -> Trial:
+    pool, test = drawn
+    return Trial(
+        problem=of.problem,
+        vectors=of.vectors[pool],
+        targets=of.targets[pool],
+        texts=tuple(of.texts[row] for row in pool.tolist()),
+        test_vectors=of.vectors[test],
+        test_targets=of.targets[test],
+        test_texts=tuple(of.texts[row] for row in test.tolist()),
+        start=start,
+        seed=seed,
     )
