@@ -200,6 +200,9 @@ def main(argv: Sequence[str]) -> int:
         settings = load_settings(LearnerSettings, argv, program="sealpool learner")
         # The libraries' progress bars would stand between our lines of log; read when transformers is first imported.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        if not settings.allow_download:
+            # Else what their calls leave unsaid is asked of the hub: for adapters, and once a day who it is that asks.
+            os.environ["HF_HUB_OFFLINE"] = "1"
         if settings.threads:
             torch.set_num_threads(settings.threads)
         server = build(settings, registry=CollectorRegistry(), log=make_logger(settings, "learner"))

@@ -1,7 +1,7 @@
 """From a strategy's name to the strategy, `auto` included, with the labelled items that it looks at."""
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from learner.expansion import LabelledSet
 from learner.labelled import LabelledReader
@@ -10,6 +10,7 @@ from learner.ports import BatchStrategy, CancelCheck, Classifier, LabelledView, 
 from learner.problem import Problem
 from learner.strategies import make_strategy, strategy_entry
 from learner.strategies.auto import REPRESENTATION, Choice, choose
+from learner.weighting import no_samples
 from sealpool.errors import InvalidArgument
 from sealpool.v1 import index_pb2
 from sealpool.vocabulary.strategies import STRATEGIES, Need
@@ -49,10 +50,32 @@ class StrategyChooser:
     def __init__(self, reader: LabelledReader) -> None:
         self._reader = reader
 
-    def check(self, options: StrategyOptions, problem: Problem) -> None:
-        """Raise InvalidArgument where `choose` would, but for want of a model or of classes."""
+    def check(
+        self, options: StrategyOptions, problem: Problem, classifier: Classifier | None, *, draws_samples: bool
+    ) -> None:
+        """Raise what `choose`, or the strategy as it picks, would raise, but for what they find out of labelled items.
+
+        Parameters
+        ----------
+        draws_samples
+            Whether the model's estimator gives posterior samples.
+
+        Raises
+        ------
+        InvalidArgument
+            As for `choose`.
+        FailedPrecondition
+            The strategy needs posterior samples and there are none.
+        """
         if strategy_entry(options.name).name != _AUTO:
-            make_strategy(options, problem)
+            strategy = _make(options, problem, classifier)
+            if Need.SAMPLES in strategy.needs and not draws_samples:
+                raise no_samples()
+            return
+        default = StrategyOptions(name=options.name)
+        for field in fields(StrategyOptions):
+            if getattr(options, field.name) != getattr(default, field.name):
+                raise InvalidArgument(f"header.strategy.{field.name}", f"{_AUTO} has no such option; it has none")
 
     def choose(
         self,
@@ -81,10 +104,7 @@ class StrategyChooser:
             choice = self._weigh(problem, classifier, pool, labelled, seed, cancelled)
             name, reason = choice.name, choice.reason
             options = StrategyOptions(name=name)
-        strategy = make_strategy(options, problem)
-        if classifier is None and Need.MODEL in strategy.needs:
-            without = ", ".join(sorted(entry.name for entry in STRATEGIES.values() if Need.MODEL not in entry.needs))
-            raise InvalidArgument("header.strategy.name", f"{name} needs a model; without one: {without}")
+        strategy = _make(options, problem, classifier)
         seen = None
         if strategy.needs & _EVERYTHING:
             seen = self._look(strategy.needs, problem, classifier, pool, labelled)
@@ -120,3 +140,12 @@ class StrategyChooser:
             classes=labelled.classes,
             needs_classes=Need.CLASSES in needs,
         )
+
+
+def _make(options: StrategyOptions, problem: Problem, classifier: Classifier | None) -> QueryStrategy:
+    strategy = make_strategy(options, problem)
+    if classifier is None and Need.MODEL in strategy.needs:
+        name = strategy_entry(options.name).name
+        without = ", ".join(sorted(entry.name for entry in STRATEGIES.values() if Need.MODEL not in entry.needs))
+        raise InvalidArgument("header.strategy.name", f"{name} needs a model; without one: {without}")
+    return strategy

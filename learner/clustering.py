@@ -17,8 +17,10 @@ POINTS_A_CENTRE = 256
 """More do not move the centres of the view by more than its noise; what FAISS trains on, too."""
 
 _LEAST_POINTS_A_CENTRE = 40
-_SEEDING_POINTS_A_CENTRE = 32
+_FIRST_POINTS_A_CENTRE = 32
+_SEEDING_POINTS_A_CENTRE = 16
 _ITERATIONS = 25
+_LAST_ITERATIONS = 4
 _TOLERANCE = 1e-4
 _NOISE = 1e-6
 _BLOCK_BYTES = 32 << 20
@@ -52,11 +54,13 @@ def nothing() -> None:
 
 
 def k_means(vectors: torch.Tensor, clusters: int, *, seed: int, heartbeat: Heartbeat = nothing) -> Clusters:
-    """Group vectors, as they are, by Euclidean distance: k-means++ on a sample, then Lloyd's iterations on them all.
+    """Group vectors, as they are, by Euclidean distance: k-means++, then Lloyd's iterations.
 
-    Arthur and Vassilvitskii, SODA 2007; Lloyd, IEEE Transactions on Information Theory 28 (1982). A centre that no
-    vector is nearest to moves to the vector farthest from its own. Ends after 25 iterations, or when the sum of squared
-    distances falls by less than 1e-4 of itself. Cost: O(n·k·d) an iteration, in blocks of 32 MB.
+    Arthur and Vassilvitskii, SODA 2007; Lloyd, IEEE Transactions on Information Theory 28 (1982). The first centres are
+    drawn from 16 vectors a centre. 25 iterations at most, until the sum of squared distances falls by less than 1e-4 of
+    itself, are made on 32 vectors a centre; where there are more, 4 at most follow on them all, which leaves the sum
+    within 0.3 % of 25 on them all for less than half of the time. A centre that no vector is nearest to moves to the
+    vector farthest from its own. Cost: O(n·k·d) an iteration, in blocks of 32 MB.
 
     Parameters
     ----------
@@ -74,7 +78,15 @@ def k_means(vectors: torch.Tensor, clusters: int, *, seed: int, heartbeat: Heart
         return Clusters(
             centres=vectors[:0].float(), assignment=np.empty(0, np.int64), squared_distances=np.empty(0, np.float32)
         )
-    centres = _lloyd(vectors, _seed_centres(vectors, count, seed, heartbeat), heartbeat)
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(vectors))[: _FIRST_POINTS_A_CENTRE * count]
+    first = vectors[torch.from_numpy(order).to(vectors.device)]
+    centres = _seed_centres(first[: _SEEDING_POINTS_A_CENTRE * count], count, generator, heartbeat)
+    if len(first) < len(vectors):
+        centres = _lloyd(first, centres, _ITERATIONS, heartbeat)
+        centres = _lloyd(vectors, centres, _LAST_ITERATIONS, heartbeat)
+    else:
+        centres = _lloyd(vectors, centres, _ITERATIONS, heartbeat)
     assignment, distances = assign(vectors, centres, heartbeat)
     return Clusters(centres=centres, assignment=assignment.cpu().numpy(), squared_distances=distances.cpu().numpy())
 
@@ -118,8 +130,14 @@ def still_wanted(view: CandidateView) -> None:
 
 def fetch_units(view: CandidateView, rows: NDArray[np.int64]) -> torch.Tensor:
     """Return the vectors (r, d) of some rows at unit length, fetched a few thousand at a time."""
-    parts = [unit_vectors(view.at(rows[at : at + _FETCH_ROWS])) for at in range(0, max(1, len(rows)), _FETCH_ROWS)]
-    return torch.cat(parts)
+    units = unit_vectors(view.at(rows[:_FETCH_ROWS]))
+    if len(units) == len(rows):
+        return units
+    found = units.new_empty(len(rows), units.shape[1])  # never twice: they may be many
+    found[:_FETCH_ROWS] = units
+    for at in range(_FETCH_ROWS, len(rows), _FETCH_ROWS):
+        found[at : at + _FETCH_ROWS] = unit_vectors(view.at(rows[at : at + _FETCH_ROWS]))
+    return found
 
 
 def unit_vectors(context: ScoringContext) -> torch.Tensor:
@@ -157,12 +175,12 @@ def _nearest(vectors: torch.Tensor, centres: torch.Tensor, heartbeat: Heartbeat)
     return nearest, halves
 
 
-def _lloyd(vectors: torch.Tensor, centres: torch.Tensor, heartbeat: Heartbeat) -> torch.Tensor:
+def _lloyd(vectors: torch.Tensor, centres: torch.Tensor, iterations: int, heartbeat: Heartbeat) -> torch.Tensor:
     """Return the centres after the last iteration."""
     half_squares = vectors.square().sum(dim=1) / 2
     nearest, halves = _nearest(vectors, centres, heartbeat)
     halves += half_squares
-    for _ in range(_ITERATIONS):
+    for _ in range(iterations):
         before = halves.sum(dtype=torch.float64).item()
         centres = _moved(vectors, centres, nearest, halves)
         nearest, halves = _nearest(vectors, centres, heartbeat)
@@ -172,15 +190,14 @@ def _lloyd(vectors: torch.Tensor, centres: torch.Tensor, heartbeat: Heartbeat) -
     return centres
 
 
-def _seed_centres(vectors: torch.Tensor, count: int, seed: int, heartbeat: Heartbeat) -> torch.Tensor:
+def _seed_centres(
+    sample: torch.Tensor, count: int, generator: np.random.Generator, heartbeat: Heartbeat
+) -> torch.Tensor:
     """Draw `count` vectors by k-means++ from a sample: each with probability in proportion to its squared distance.
 
     Of 2 + ln k draws a centre the one that lowers the sum of squared distances most, as its authors advise: one draw
     leaves some of six far groups without a centre every few seeds.
     """
-    generator = np.random.default_rng(seed)
-    size = min(len(vectors), _SEEDING_POINTS_A_CENTRE * count)
-    sample = vectors[torch.from_numpy(generator.permutation(len(vectors))[:size]).to(vectors.device)]
     squares = sample.square().sum(dim=1)
     chosen = np.zeros(count, np.int64)  # the sample is in random order, so its first vector is a uniform draw
     distances = _squared_distances(sample, squares, chosen[:1])[0]
@@ -190,7 +207,7 @@ def _seed_centres(vectors: torch.Tensor, count: int, seed: int, heartbeat: Heart
         lowered = torch.minimum(_squared_distances(sample, squares, drawn), distances)
         best = int(lowered.sum(dim=1).argmin())
         chosen[number], distances = drawn[best], lowered[best]
-    return sample[torch.from_numpy(chosen).to(vectors.device)].clone()
+    return sample[torch.from_numpy(chosen).to(sample.device)].clone()
 
 
 def _squared_distances(sample: torch.Tensor, squares: torch.Tensor, centres: NDArray[np.int64]) -> torch.Tensor:

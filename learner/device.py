@@ -72,11 +72,17 @@ class Mirror:
         return Mirror(self._device, limit_bytes=self._limit)
 
     def sync(self, candidates: Candidates) -> None:
-        """Take over what changed since the last call."""
+        """Take over what changed since the last call. Where the device has no room, each batch travels."""
         changed = candidates.take_changed_slots()
         if self._device.type == "cpu" or candidates.streamed or candidates.vectors.nbytes > self._limit:
             self._copy = None
             return
+        try:
+            self._take_over(candidates, changed)
+        except torch.OutOfMemoryError:  # others share the device
+            self._copy = None
+
+    def _take_over(self, candidates: Candidates, changed: NDArray[np.int64]) -> None:
         size, dimension = candidates.vectors.shape
         if self._copy is None or self._copy.shape[1] != dimension:
             changed = np.arange(size)

@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 import torch
 from safetensors import SafetensorError
 
+from learner.hugging_face import load_model, transformers
 from learner.text_encoder import EmbedOptions, Pooling, TextEncoder
 from learner.vision import VisionEncoder, reads_images
 from sealpool.errors import FailedPrecondition
@@ -112,14 +113,12 @@ class Encoders:
             raise FailedPrecondition(
                 f"encoder: no such directory on the learner's machine: {name[:_SHOWN]}", field=_FIELD
             )
-        # Here, because it takes 1.4 s that a learner which embeds nothing should not pay at start.
-        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
-
+        auto = transformers()
         options = {"local_files_only": not self._allow_download, "trust_remote_code": False}
         try:
-            model = AutoModel.from_pretrained(name, dtype=self._dtype(), **options)
+            model = load_model(name, dtype=self._dtype(), allow_download=self._allow_download)
             for_images = reads_images(model)
-            before = (AutoImageProcessor if for_images else AutoTokenizer).from_pretrained(name, **options)
+            before = (auto.AutoImageProcessor if for_images else auto.AutoTokenizer).from_pretrained(name, **options)
         except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
             # The libraries' own words name hosts and options that callers do not have; they are for the log.
             self._log.warning("encoder cannot be loaded", encoder=name, reason=str(error).strip())

@@ -17,7 +17,8 @@ from sealpool.types import ItemId, Vectors
 from sealpool.vocabulary.models import MODELS
 
 _SPLIT_SEED = 0x5EA1
-"""The same in every round and campaign: an item that was trained on in one round must not validate the next."""
+"""The same in every round and campaign, so that what validated in one round is not trained on in the next; but for an
+item that was needed as the only example of its class."""
 _NEURAL_SHARE = 0.1
 _SATURATED = 1e-3
 """A validation score that rises by less than this has stalled."""
@@ -177,4 +178,4 @@ def _thin_classes(problem: Problem, targets: Targets) -> list[str]:
         return []
     named = ", ".join(repr(problem.classes[column]) for column in thin[:_NAMED_CLASSES])
     more = f" and {len(thin) - _NAMED_CLASSES:,} more" if len(thin) > _NAMED_CLASSES else ""
-    return [f"one label only: {named}{more}"]
+    return [f"there is one label only of {named}{more}"]

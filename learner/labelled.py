@@ -49,7 +49,7 @@ class LabelledReader:
         reads_text = classifier is not None and classifier.needs_text
         found = self.reader.read(pool, ordered, texts=reads_text)
         labels = [classes[ordered[row]] for row in found.rows] if classes else []
-        check_labels(problem, labels)
+        check_labels(problem, labels, field="labels")
         return make_labelled(
             torch.from_numpy(found.vectors).to(self.device),
             encode_targets(problem, labels) if classes or not ordered else np.empty(0, np.int64),

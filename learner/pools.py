@@ -27,9 +27,9 @@ def usable_pool(index: Index, name: str) -> index_pb2.Pool:
 
 
 def check_dimension(field: str, pool: index_pb2.Pool, checkpoint: Checkpoint) -> None:
-    """Raise InvalidArgument if a model was trained on vectors of another dimension than a pool's."""
+    """Raise InvalidArgument if a model was trained on vectors of another dimension than a pool's; texts have none."""
     dimension = checkpoint.info.dimension
-    if pool.spec.dimension != dimension:
+    if pool.spec.dimension != dimension and not checkpoint.classifier.needs_text:
         raise InvalidArgument(
             field,
             f"{pool.spec.name!r} has dimension {pool.spec.dimension:,}; the model of {checkpoint.info.campaign!r}, "

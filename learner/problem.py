@@ -51,19 +51,19 @@ def check_problem(problem: Problem) -> Problem:
     return problem
 
 
-def check_labels(problem: Problem, labels: Sequence[Sequence[int]]) -> None:
-    """Raise InvalidArgument for `examples.labels` where an item's labels do not fit the task."""
+def check_labels(problem: Problem, labels: Sequence[Sequence[int]], *, field: str = "examples.labels") -> None:
+    """Raise InvalidArgument for `field` where an item's labels do not fit the task."""
     count = len(problem.classes)
     for position, indices in enumerate(labels):
         if any(not 0 <= index < count for index in indices):
-            raise InvalidArgument("examples.labels", f"item {position} has an index outside 0 to {count - 1}")
+            raise InvalidArgument(field, f"item {position} has an index outside 0 to {count - 1}")
         if not problem.multilabel and len(indices) != 1:
             raise InvalidArgument(
-                "examples.labels",
+                field,
                 f"item {position} has {len(indices)} labels; a {problem.task.value} campaign takes 1 an item",
             )
         if len(set(indices)) < len(indices):
-            raise InvalidArgument("examples.labels", f"item {position} has a label twice")
+            raise InvalidArgument(field, f"item {position} has a label twice")
 
 
 def encode_targets(problem: Problem, labels: Sequence[Sequence[int]]) -> Targets:

@@ -25,12 +25,14 @@ from learner.ports import BatchStrategy, CancelCheck, Classifier
 from learner.problem import Problem
 from learner.scoring import BatchPicker, ScoredItem, Scorer
 from learner.sources import CandidateSource, ItemsGoneError
+from learner.strategies import strategy_entry
 from learner.vectors import require_texts
 from learner.waiting import KeyedLocks
 from sealpool import failpoint
 from sealpool.errors import FailedPrecondition, InvalidArgument
 from sealpool.types import ItemId, Items
 from sealpool.v1 import common_pb2, index_pb2
+from sealpool.vocabulary.models import ESTIMATORS
 
 _EXPLORATION, _FILL = 1, 2  # purposes of seeds
 _DIRECTION_ROWS = 8192
@@ -99,6 +101,16 @@ class _Model:
     def classifier(self) -> Classifier | None:
         return None if self.checkpoint is None else self.checkpoint.classifier
 
+    @property
+    def draws_samples(self) -> bool:
+        if self.checkpoint is None:
+            return False
+        return ESTIMATORS[self.checkpoint.info.model.uncertainty.estimator].draws
+
+    @property
+    def reads_text(self) -> bool:
+        return self.classifier is not None and self.classifier.needs_text
+
 
 class Selector:
     """Picks batches. Safe to share between threads; calls for one campaign take turns.
@@ -148,15 +160,15 @@ class Selector:
             The caller left.
         """
         model = self._model(order)
-        self._chooser.check(order.strategy, model.problem)
+        self._chooser.check(order.strategy, model.problem, model.classifier, draws_samples=model.draws_samples)
+        _check_growth(order)
         pool = self._pool(order, model)
         # Its own name from here on: an alias may be given to another pool while we work.
         order = replace(order, pool=pool.spec.name)
         if not pool.size:
             raise FailedPrecondition(f"pool {order.pool!r} is empty", field="header.pool")
         with self._turns.turn(order.campaign, cancelled):
-            reads_text = model.classifier is not None and model.classifier.needs_text
-            held = self._campaigns.get(pool, order.campaign, texts=reads_text)
+            held = self._campaigns.get(pool, order.campaign, texts=model.reads_text)
             started = self._clock()
             update = self._expander.expand(
                 held,
@@ -213,7 +225,7 @@ class Selector:
         cancelled: CancelCheck,
     ) -> tuple[list[Pick], float]:
         """Pick, again without them if candidates turn out to have been deleted since they were told."""
-        if held.candidates.with_texts:
+        if model.reads_text:
             ids = [held.candidates.id_at(Slot(slot)) for slot in range(len(held.candidates))]
             require_texts(ids, held.candidates.texts)
         while True:
@@ -286,20 +298,16 @@ class Selector:
         barred: set[ItemId],
         cancelled: CancelCheck,
     ) -> tuple[list[ScoredItem], float]:
-        grows = order.policy.growth == common_pb2.CANDIDATE_GROWTH_PICK
         strategy = chosen.strategy
         if isinstance(strategy, BatchStrategy):
-            if grows:
-                problem = f"{chosen.name} picks a batch as a whole; growth after each pick needs a score for each item"
-                raise InvalidArgument("header.policy.growth", problem)
             picker = BatchPicker(lens=lens, strategy=strategy, batch_rows=self._batch_rows)
             return picker.pick(source, count=count, barred=source.candidates.slots_of(barred), cancelled=cancelled), 0.0
         scorer = Scorer(lens=lens, strategy=strategy, batch_rows=self._batch_rows)
-        if not grows:
+        if order.policy.growth != common_pb2.CANDIDATE_GROWTH_PICK:
             return scorer.pick(source, count=count, barred=source.candidates.slots_of(barred), cancelled=cancelled), 0.0
 
         def preview(item_id: ItemId) -> CandidateUpdate:
-            return self._index.expand_candidates(
+            update = self._index.expand_candidates(
                 order.pool,
                 order.campaign,
                 [item_id],
@@ -308,6 +316,9 @@ class Selector:
                 payloads=source.candidates.with_texts,
                 preview=True,
             )
+            if lens.reads_text:
+                require_texts(update.added.ids, [payload.text for payload in update.added.payloads or ()])
+            return update
 
         grown = pick_growing(
             source, scorer, preview, count=count, barred=barred, cancelled=cancelled, clock=self._clock
@@ -326,6 +337,13 @@ class Selector:
             campaign=order.campaign,
             exclude=sorted({*labelled.excluded, *picked}),
         )
+
+
+def _check_growth(order: SelectOrder) -> None:
+    entry = strategy_entry(order.strategy.name)
+    if order.policy.growth == common_pb2.CANDIDATE_GROWTH_PICK and not entry.per_item:
+        problem = f"{entry.name} picks a batch as a whole; growth after each pick needs a score for each item"
+        raise InvalidArgument("header.policy.growth", problem)
 
 
 def _direction(

@@ -105,7 +105,7 @@ class LearnerSettings(CallingServiceSettings):
     )
     keep_checkpoints: int = Field(
         20,
-        ge=1,
+        ge=2,  # a warm round goes on from the one before
         le=1_000_000,
         description="Rounds of a campaign whose checkpoints are kept. More lets older rounds be measured again, at a "
         "model's size each.",

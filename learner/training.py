@@ -117,7 +117,7 @@ class Trainer:
         pool = usable_pool(self._index, order.pool)
         # The campaign's lock first: a repeated call waits for the first one, and then finds its checkpoint.
         with self._campaigns.turn(order.campaign, cancelled):
-            before = self._before(order)
+            before = self._before(order, pool)
             mark = fingerprint(order, examples, pool, before)
             known = self._known(order, mark)
             if known is not None:
@@ -138,8 +138,11 @@ class Trainer:
             info=info, train_seconds=trained - begun, fetch_seconds=fetched - started, from_checkpoint=False
         )
 
-    def _before(self, order: TrainOrder) -> Checkpoint | None:
-        """Return the model that a warm round goes on from: the latest earlier one of the same spec."""
+    def _before(self, order: TrainOrder, pool: index_pb2.Pool) -> Checkpoint | None:
+        """Return the model that a warm round goes on from: the latest earlier one of the same spec.
+
+        Where it takes vectors, they were of the pool's present dimension.
+        """
         if order.model.retrain is Retrain.SCRATCH:
             return None
         for round_number in reversed(self._checkpoints.rounds(order.campaign)):
@@ -148,7 +151,9 @@ class Trainer:
                     found = self._checkpoints.load_anew(order.campaign, round_number)
                 except (NotFound, FailedPrecondition):  # an older one may be readable
                     continue
-                if (found.info.model, found.info.problem) == (order.model, order.problem):
+                same_spec = (found.info.model, found.info.problem) == (order.model, order.problem)
+                reads_these = found.classifier.needs_text or found.info.dimension == pool.spec.dimension
+                if same_spec and reads_these:
                     return found
         return None
 

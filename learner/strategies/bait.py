@@ -6,11 +6,13 @@ import torch
 from learner.options import StrategyOptions
 from learner.ports import Batch, CandidateView
 from learner.problem import Problem
-from learner.strategies.fisher import Projection, fisher_sum, projection_of
+from learner.strategies.fisher import Projection, fisher_sum, projection_of, roots, trace_of_solved
 from sealpool.vocabulary.strategies import Need
 
-_MOST_BYTES = 128 << 20
+_MOST_CANDIDATES = 1 << 14
+_LEAST_CANDIDATES_A_PICK = 4
 _CHUNK_ROWS = 1 << 12
+_RENEWED_EVERY = 32  # picks: float32 subtractions would add up
 _EQUAL = 1e-5  # of the best: gains nearer than that differ by float32's rounding, and the first row wins
 
 
@@ -23,13 +25,16 @@ class Bait:
     Ash et al., Gone fishing: neural active learning with Fisher embeddings, NeurIPS 2021. Picks are in the order taken;
     the score is by how much tr(M⁻¹ F) falls with the item when taken.
 
-    It is computed in d·q ≤ 1,152 dimensions, d ≤ 128 principal axes of the features and q ≤ 9 contrasts of the classes
-    (see `learner.strategies.fisher`; nothing is lost up to 10 classes and 128 features). By Woodbury's identity, with
-    S = XᵀM⁻¹X, T = XᵀM⁻¹FM⁻¹X, X = 1 ⊗ h, A = diag(p) − p pᵀ, an item lowers it by tr((1 + AS)⁻¹ A T); S and T, q × q
-    an item, follow each pick by rank q.
+    Where it departs: the paper lets M begin with the mean over labelled items, so that all of them together weigh as
+    one pick does; here each weighs as one, as in the objective itself. It is computed in d·q ≤ 576 dimensions, d ≤ 128
+    principal axes of the features and q ≤ 9 contrasts of the classes (see `learner.strategies.fisher`; nothing is lost
+    up to 10 classes where (c − 1)·h ≤ 576). Of more than 16,384 candidates and 4·count, picks come from so many first
+    rows, a uniform draw; F is of all.
 
-    Cost: O(n·d²·q²) once, then O(n·(d·q² + q³)) a pick, of 3·count. Memory: 4·(d + 3q²) bytes a candidate up to 128 MB;
-    beyond it picks come from the first rows, a uniform draw of the candidates, and F is still of all.
+    With diag(p) − p pᵀ = R Rᵀ and V = R ⊗ h, an item lowers the trace by tr((1 + S)⁻¹ T), S = VᵀM⁻¹V and
+    T = VᵀM⁻¹FM⁻¹V (Woodbury); S and T, q × q an item, follow each pick by rank q. Cost: O(n·d²·q²) once, then
+    O(d·q² + q³) a pick for each candidate looked at. Memory: 4·(d + 3q²) bytes of those, at most 22 MB up to 4,096
+    picks, and 32 MB.
     """
 
     needs = frozenset({Need.MODEL, Need.LABELLED})
@@ -42,137 +47,170 @@ class Bait:
         count = min(count, len(view))
         if count == 0:
             return Batch(rows=np.empty(0, np.int64), scores=np.empty(0))
-        greedy = _Greedy(view, count)
-        for _ in range(min(2 * count, len(greedy.candidates))):
-            greedy.take()
-        while len(greedy.rows) > count:
-            greedy.give_back()
-        return Batch(rows=np.array(greedy.rows, np.int64), scores=np.array(greedy.scores))
+        projection = projection_of(view)
+        candidates, fisher = _gather(view, projection, count)
+        trace = _Trace(view, projection, fisher)
+        candidates.renew(trace)
+        rows, scores = _taken(candidates, trace, min(2 * count, len(candidates)))
+        kept = _kept(candidates.part(rows), trace, count)
+        return Batch(rows=rows[kept], scores=scores[kept])
+
+
+class _Trace:
+    """M⁻¹ and M⁻¹FM⁻¹, (q·d, q·d) float64."""
+
+    def __init__(self, view: CandidateView, projection: Projection, fisher: torch.Tensor) -> None:
+        self._view = view
+        prior = float(fisher.diagonal().mean()) or 1.0
+        matrix = prior * torch.eye(len(fisher), dtype=torch.float64, device=view.device)
+        labelled = view.labelled
+        if len(labelled):
+            matrix += fisher_sum(projection.features(labelled.features), projection.spreads(labelled.probabilities))
+        self.inverse = torch.linalg.inv(matrix)
+        self.changed = self.inverse @ fisher @ self.inverse
+
+    def still_wanted(self) -> None:
+        """Raise Cancelled when the caller has left."""
+        self._view.at(np.empty(0, np.int64))
+
+    def add(self, factor: torch.Tensor, sign: float) -> tuple[float, torch.Tensor, torch.Tensor]:
+        """Let M be M + sign · V Vᵀ, V the `factor` (q·d, q).
+
+        Returns
+        -------
+        lowered
+            By how much tr(M⁻¹ F) falls.
+        first, second
+            (q·d, q): M⁻¹ has become M⁻¹ − sign · `first` `first`ᵀ, and M⁻¹FM⁻¹ less `first` `second`ᵀ and its
+            transpose.
+        """
+        solved, worth = self.inverse @ factor, self.changed @ factor
+        identity = torch.eye(factor.shape[1], dtype=torch.float64, device=factor.device)
+        lower = torch.linalg.cholesky(identity + sign * (factor.T @ solved))
+        first = torch.linalg.solve_triangular(lower, solved.T, upper=False).T
+        moved = torch.linalg.solve_triangular(lower, worth.T, upper=False).T
+        inner = torch.linalg.solve_triangular(lower, factor.T @ moved, upper=False)
+        second = sign * moved - 0.5 * first @ inner
+        self.inverse -= sign * first @ first.T
+        self.changed -= first @ second.T + second @ first.T
+        return sign * float(inner.diagonal().sum()), first, second
 
 
 class _Candidates:
-    """Some candidates' `features` (r, d) and `spreads` (r, q, q), float32."""
+    """Some candidates: `features` (r, d), `roots` R (q, q, r), and S and T (q, q, r)."""
 
-    def __init__(self, features: torch.Tensor, spreads: torch.Tensor) -> None:
-        self.features, self.spreads = features, spreads
+    def __init__(self, features: torch.Tensor, factors: torch.Tensor) -> None:
+        self._features, self._roots = features, factors
+        self._s, self._t = torch.empty_like(factors), torch.empty_like(factors)
 
     def __len__(self) -> int:
-        return len(self.features)
+        return len(self._features)
 
-    def inner(self, matrix: torch.Tensor, view: CandidateView) -> torch.Tensor:
-        """Return Xᵀ `matrix` X, (r, q, q), of a symmetric (q·d, q·d) matrix. Raises Cancelled as `view` does."""
-        kept, count = self.spreads.shape[1], self.features.shape[1]
-        blocks = matrix.to(torch.float32).view(kept, count, kept, count)
-        found = torch.empty_like(self.spreads)
-        for first in range(kept):
-            for second in range(first, kept):
-                view.at(np.empty(0, np.int64))
-                for start in range(0, len(self), _CHUNK_ROWS):
-                    h = self.features[start : start + _CHUNK_ROWS]
-                    found[start : start + _CHUNK_ROWS, first, second] = (
-                        (h @ blocks[first, :, second]).mul_(h).sum(dim=1)
-                    )
-                found[:, second, first] = found[:, first, second]
-        return found
+    def part(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> "_Candidates":
+        """Return some of them in float64, without S and T."""
+        places = torch.from_numpy(rows).to(self._features.device)
+        return _Candidates(self._features[places].to(torch.float64), self._roots[:, :, places].to(torch.float64))
 
-    def across(self, columns: torch.Tensor, some: slice) -> torch.Tensor:
-        """Return Xᵀ `columns`, (r, q, q), of (q·d, q) columns."""
-        kept, count = self.spreads.shape[1], self.features.shape[1]
-        flat = columns.to(torch.float32).view(kept, count, kept).permute(1, 0, 2).reshape(count, kept * kept)
-        return (self.features[some] @ flat).view(-1, kept, kept)
+    def factor(self, row: int) -> torch.Tensor:
+        """Return V (q·d, q) float64 of one of them."""
+        return torch.kron(
+            self._roots[:, :, row].to(torch.float64).contiguous(), self._features[row, :, None].to(torch.float64)
+        )
+
+    def renew(self, trace: _Trace) -> None:
+        """Find S and T."""
+        for some in self._chunks():
+            trace.still_wanted()
+            for matrix, found in ((trace.inverse, self._s), (trace.changed, self._t)):
+                found[:, :, some] = self._inner(matrix.to(self._features.dtype), some)
+
+    def follow(self, first: torch.Tensor, second: torch.Tensor, sign: float) -> None:
+        """Bring S and T up to date with what `_Trace.add` returned."""
+        kept, width = self._roots.shape[0], self._features.shape[1]
+        flat = torch.cat([first, second], dim=1).to(self._features.dtype)
+        flat = flat.view(kept, width, 2 * kept).permute(0, 2, 1).reshape(-1, width)
+        for some in self._chunks():
+            across = (flat @ self._features[some].T).view(kept, 2 * kept, -1)
+            across = _product(self._roots[:, :, some].transpose(0, 1), across)
+            one, other = across[:, :kept], across[:, kept:]
+            for k in range(kept):
+                self._s[:, :, some].addcmul_(one[:, None, k], one[None, :, k], value=-sign)
+                self._t[:, :, some].addcmul_(one[:, None, k], other[None, :, k], value=-1)
+                self._t[:, :, some].addcmul_(other[:, None, k], one[None, :, k], value=-1)
+
+    def gains(self, sign: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """Return tr((1 + sign · S)⁻¹ T) of each."""
+        found = [trace_of_solved(sign * self._s[:, :, some], self._t[:, :, some]) for some in self._chunks()]
+        return torch.cat(found).to(torch.float64).cpu().numpy()
+
+    def _inner(self, matrix: torch.Tensor, some: slice) -> torch.Tensor:
+        """Return Vᵀ `matrix` V (q, q, r) of a symmetric matrix."""
+        kept, width = self._roots.shape[0], self._features.shape[1]
+        blocks, h = matrix.view(kept, width, kept, width), self._features[some]
+        found = torch.empty(kept, kept, len(h), dtype=h.dtype, device=h.device)
+        for a in range(kept):
+            for b in range(a, kept):
+                found[a, b] = found[b, a] = (h @ blocks[a, :, b]).mul_(h).sum(dim=1)
+        factors = self._roots[:, :, some]
+        return _product(factors.transpose(0, 1), _product(found, factors))
+
+    def _chunks(self) -> list[slice]:
+        return [slice(start, start + _CHUNK_ROWS) for start in range(0, len(self), _CHUNK_ROWS)]
 
 
-class _Greedy:
-    """M and what each candidate would change; `rows` and `scores` of the picks so far."""
+def _product(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return the products (a, c, r) of matrices (a, b, r) and (b, c, r): items last, a third of the time of bmm."""
+    found = first[:, None, 0] * second[None, 0]
+    for k in range(1, first.shape[1]):
+        found.addcmul_(first[:, None, k], second[None, k])
+    return found
 
-    def __init__(self, view: CandidateView, count: int) -> None:
-        self._view = view
-        projection = projection_of(view)
-        self.candidates, self._fisher = _gather(view, projection, count)
-        labelled = view.labelled
-        self._prior = float(self._fisher.diagonal().mean()) or 1.0
-        matrix = self._prior * torch.eye(len(self._fisher), dtype=torch.float64, device=view.device)
-        if len(labelled):
-            matrix += fisher_sum(projection.features(labelled.features), projection.spreads(labelled.probabilities))
-        self._inverse = torch.linalg.inv(matrix)
-        self._changed = self._inverse @ self._fisher @ self._inverse
-        self._s, self._t = (self.candidates.inner(m, view) for m in (self._inverse, self._changed))
-        self._gains = torch.empty(len(self.candidates), dtype=torch.float32, device=view.device)
-        self._gains = torch.cat([self._gain(some) for some in self._slices()])
-        self.rows: list[int] = []
-        self.scores: list[float] = []
 
-    def _slices(self) -> list[slice]:
-        return [slice(start, start + _CHUNK_ROWS) for start in range(0, len(self.candidates), _CHUNK_ROWS)]
-
-    def _gain(self, some: slice) -> torch.Tensor:
-        a, s, t = self.candidates.spreads[some], self._s[some], self._t[some]
-        identity = torch.eye(a.shape[1], device=a.device)
-        lowered: torch.Tensor = torch.linalg.solve(identity + a @ s, a @ t)
-        return lowered.diagonal(dim1=1, dim2=2).sum(dim=1)
-
-    def _exact(self, row: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return X (q·d, q), A (q, q) and M⁻¹X, float64, of one candidate."""
-        a = self.candidates.spreads[row].to(torch.float64)
-        h = self.candidates.features[row].to(torch.float64)
-        x = torch.kron(torch.eye(len(a), dtype=torch.float64, device=a.device), h[:, None])
-        return x, a, self._inverse @ x
-
-    def take(self) -> None:
-        """Take the candidate that lowers the trace most."""
-        gains = self._gains.cpu().numpy().copy()
-        gains[self.rows] = -np.inf
+def _taken(
+    candidates: _Candidates, trace: _Trace, count: int
+) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    """Return `count` rows, each the one that lowers the trace most, and by how much."""
+    rows, scores = np.empty(count, np.int64), np.empty(count)
+    for place in range(count):
+        trace.still_wanted()
+        gains = candidates.gains(1.0)
+        gains[rows[:place]] = -np.inf
         best = gains.max()
         row = int(np.argmax(gains >= best - _EQUAL * abs(best)))
-        x, a, u = self._exact(row)
-        w = self._changed @ x
-        s, t = x.T @ u, x.T @ w
-        middle = torch.linalg.solve(torch.eye(len(a), dtype=torch.float64, device=a.device) + a @ s, a)
-        self.rows.append(row)
-        self.scores.append(max(0.0, float((middle * t).sum())))
-        self._inverse -= u @ middle @ u.T
-        y = u @ middle
-        half = w - 0.5 * y @ t
-        self._changed -= y @ half.T + half @ y.T
-        self._follow(u, middle, half)
+        rows[place] = row
+        lowered, first, second = trace.add(candidates.factor(row), 1.0)
+        scores[place] = max(0.0, lowered)
+        if (place + 1) % _RENEWED_EVERY:
+            candidates.follow(first, second, 1.0)
+        else:
+            candidates.renew(trace)
+    return rows, scores
 
-    def _follow(self, u: torch.Tensor, middle: torch.Tensor, half: torch.Tensor) -> None:
-        """Bring S, T and the gains up to date with M⁻¹ − U C Uᵀ."""
-        gains = []
-        self._view.at(np.empty(0, np.int64))  # raises where the caller has left
-        for some in self._slices():
-            across_u = self.candidates.across(u, some)
-            y = across_u @ middle.to(torch.float32)
-            product = y @ self.candidates.across(half, some).transpose(1, 2)
-            self._s[some] -= y @ across_u.transpose(1, 2)
-            self._t[some] -= product + product.transpose(1, 2)
-            gains.append(self._gain(some))
-        self._gains = torch.cat(gains)
 
-    def give_back(self) -> None:
-        """Give back the pick without which the trace rises least; the latest of equals."""
-        self._view.at(np.empty(0, np.int64))
-        risen = []
-        for row in self.rows:
-            x, a, u = self._exact(row)
-            middle = torch.linalg.solve(torch.eye(len(a), dtype=torch.float64, device=a.device) - a @ (x.T @ u), a)
-            risen.append((float((middle * (u.T @ self._fisher @ u)).sum()), middle, u))
-        place = len(risen) - 1 - int(np.argmin(np.array([rise for rise, _, _ in risen])[::-1]))
-        _, middle, u = risen[place]
-        self._inverse += u @ middle @ u.T
-        del self.rows[place], self.scores[place]
+def _kept(picks: _Candidates, trace: _Trace, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return the places (count,) of those left when the others have been given back, the latest of equals first."""
+    picks.renew(trace)
+    left = np.arange(len(picks))
+    while len(left) > count:
+        trace.still_wanted()
+        risen = picks.gains(-1.0)[left]
+        place = len(left) - 1 - int(np.argmin(risen[::-1]))
+        _, first, second = trace.add(picks.factor(int(left[place])), -1.0)
+        picks.follow(first, second, -1.0)
+        left = np.delete(left, place)
+    return left
 
 
 def _gather(view: CandidateView, projection: Projection, count: int) -> tuple[_Candidates, torch.Tensor]:
     """Return the candidates that may be picked and the mean Fisher information of all."""
     kept, width = projection.contrasts.shape[1], projection.axes.shape[1]
-    most = max(2 * count, _MOST_BYTES // (4 * (width + 3 * kept * kept)))
-    features, spreads = [], []
+    most = max(_MOST_CANDIDATES, _LEAST_CANDIDATES_A_PICK * count)
+    features, factors = [], []
     total = torch.zeros(kept * width, kept * width, dtype=torch.float64, device=view.device)
     for rows, context in view.blocks():
-        h, a = projection.features(context.features), projection.spreads(context.probabilities)
-        total += fisher_sum(h, a)
+        h, spreads = projection.features(context.features), projection.spreads(context.probabilities)
+        total += fisher_sum(h, spreads)
         if rows.start < most:
             features.append(h[: most - rows.start])
-            spreads.append(a[: most - rows.start])
-    return _Candidates(torch.cat(features), torch.cat(spreads)), total / len(view)
+            factors.append(roots(spreads[: most - rows.start]))
+    return _Candidates(torch.cat(features), torch.cat(factors, dim=2)), total / len(view)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from learner.ports import CandidateView
 from learner.problem import Problem
 
-MOST_NUMBERS = 1 << 25
-"""Candidates × lines that are held, as float32 and as int64: 400 MB at most."""
+MOST_NUMBERS = 1 << 24
+"""Candidates × lines that are held: 67 MB as float32, and as much again where they are put in order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,12 +20,12 @@ class ClassLines:
     Parameters
     ----------
     scores
-        (n, l) float32 in [−1, 1], above 0 where the class is predicted: p_class less the largest other probability;
+        (l, n) float32 in [−1, 1], above 0 where the class is predicted: p_class less the largest other probability;
         multi-label: 2p − 1. A two-class problem has one line, because the other is its mirror image.
     labelled
-        (m, l) the same of the labelled items.
+        (l, m) the same of the labelled items.
     positive
-        (m, l) bool, whether the labelled item has the class.
+        (l, m) bool, whether the labelled item has the class.
     """
 
     scores: NDArray[np.float32]
@@ -35,7 +35,7 @@ class ClassLines:
     @property
     def lines(self) -> int:
         """How many lines there are."""
-        return int(self.scores.shape[1])
+        return len(self.scores)
 
 
 def class_lines(view: CandidateView, *, at_least: int) -> ClassLines:
@@ -43,22 +43,22 @@ def class_lines(view: CandidateView, *, at_least: int) -> ClassLines:
     problem = view.problem
     lines = 1 if _two_classes(problem) else len(problem.classes)
     count = min(len(view), max(at_least, MOST_NUMBERS // lines))
-    scores = np.empty((count, lines), np.float32)
+    scores = np.empty((lines, count), np.float32)
     for rows, context in view.blocks():
         if rows.start >= count:
             break
         kept = slice(rows.start, min(rows.stop, count))
-        scores[kept] = _scores(context.probabilities, problem)[: kept.stop - kept.start]
+        scores[:, kept] = _scores(context.probabilities, problem)[: kept.stop - kept.start].T
     if len(view.labelled) == 0:
         return ClassLines(
-            scores=scores, labelled=np.empty((0, lines), np.float32), positive=np.empty((0, lines), np.bool_)
+            scores=scores, labelled=np.empty((lines, 0), np.float32), positive=np.empty((lines, 0), np.bool_)
         )
     targets = view.labelled.targets
-    positive = targets if problem.multilabel else targets[:, None] == np.arange(len(problem.classes))
+    positive = targets.T if problem.multilabel else targets == np.arange(len(problem.classes))[:, None]
     return ClassLines(
         scores=scores,
-        labelled=_scores(view.labelled.probabilities, problem),
-        positive=positive[:, -lines:].astype(np.bool_),
+        labelled=np.ascontiguousarray(_scores(view.labelled.probabilities, problem).T),
+        positive=positive[-lines:].astype(np.bool_),
     )
 
 

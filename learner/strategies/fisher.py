@@ -9,9 +9,11 @@ from learner.ports import CandidateView
 
 MOST_FEATURES = 128
 MOST_CONTRASTS = 9
-_MOST_DIMENSIONS = 1152
+_MOST_DIMENSIONS = 576
 _ROWS_FOR_AXES = 1 << 16
 _CHUNK_ROWS = 1 << 13
+_CHUNK_NUMBERS = 1 << 21
+_SINGULAR = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +22,7 @@ class Projection:
 
     The Fisher information of an item is (diag(p) − p pᵀ) ⊗ h hᵀ. Its first factor has no extent along (1, …, 1), so q
     is c − 1 and nothing is lost, up to 9; of more classes, 9 directions drawn by the seed are kept. Features keep the
-    128 principal axes (about 0) of the first 65,536 candidates, fewer where d·q would pass 1,152.
+    128 principal axes (about 0) of the first 65,536 candidates, fewer where d·q would pass 576.
     """
 
     axes: torch.Tensor
@@ -31,12 +33,18 @@ class Projection:
         return features.to(torch.float32) @ self.axes.to(torch.float32)
 
     def spreads(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """Return Qᵀ (diag(p) − p pᵀ) Q, (r, q, q) float32, of probabilities (r, c)."""
+        """Return Qᵀ (diag(p) − p pᵀ) Q, (r, q, q) float32, of probabilities (r, c).
+
+        As Σ_c p_c (Q_c − μ) (Q_c − μ)ᵀ, μ = Qᵀp: the difference would leave nothing but rounding of a p near 1.
+        """
         contrasts = self.contrasts.to(torch.float32)
-        p = probabilities.to(torch.float32)
-        means = p @ contrasts
-        squares = torch.einsum("ca,cb->cab", contrasts, contrasts).reshape(len(contrasts), -1)
-        return (p @ squares).view(len(p), *means.shape[1:], -1) - means[:, :, None] * means[:, None, :]
+        found = []
+        step = max(1, _CHUNK_NUMBERS // contrasts.numel())
+        for start in range(0, max(1, len(probabilities)), step):
+            p = probabilities[start : start + step].to(torch.float32)
+            away = (contrasts - (p @ contrasts)[:, None]) * p.clamp_min(0).sqrt()[:, :, None]
+            found.append(away.transpose(1, 2) @ away)
+        return torch.cat(found)
 
 
 def projection_of(view: CandidateView) -> Projection:
@@ -70,3 +78,34 @@ def fisher_sum(features: torch.Tensor, spreads: torch.Tensor) -> torch.Tensor:
                 if first != second:
                     total[second, first] += part
     return total.permute(0, 2, 1, 3).reshape(kept * count, kept * count)
+
+
+def roots(spreads: torch.Tensor) -> torch.Tensor:
+    """Return lower triangular R (q, q, r) with R Rᵀ = A, of spreads A (r, q, q); 0 where A has no extent."""
+    left = spreads.permute(1, 2, 0).clone()
+    found = torch.zeros_like(left)
+    least = _SINGULAR * spreads.diagonal(dim1=1, dim2=2).amax(dim=1)
+    for k in range(len(left)):
+        pivot = left[k, k]
+        scale = torch.where(pivot > least, pivot.clamp_min(1e-30).rsqrt(), torch.zeros_like(pivot))
+        found[k:, k] = left[k:, k] * scale
+        left[k + 1 :, k + 1 :].addcmul_(found[k + 1 :, None, k], found[None, k + 1 :, k], value=-1)
+    return found
+
+
+def trace_of_solved(spreads: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Return tr((1 + S)⁻¹ T), (r,), of symmetric S and T (q, q, r), 1 + S positive definite.
+
+    Elimination without pivots for all items at once, from both sides: a fourth of the time of batched LAPACK at q = 9.
+    """
+    left, right = spreads.clone(), others.clone()
+    left.diagonal().add_(1)
+    total = torch.zeros_like(left[0, 0])
+    for k in range(len(left)):
+        share = left[k + 1 :, k] / left[k, k]
+        total += right[k, k] / left[k, k]
+        half = torch.addcmul(right[k + 1 :, k], share, right[k, k], value=-0.5)
+        left[k + 1 :, k + 1 :].addcmul_(share[:, None], left[None, k, k + 1 :], value=-1)
+        right[k + 1 :, k + 1 :].addcmul_(share[:, None], half[None], value=-1)
+        right[k + 1 :, k + 1 :].addcmul_(half[:, None], share[None], value=-1)
+    return total

@@ -26,14 +26,21 @@ class MostLikelyPositive:
     density_over = None
 
     def __init__(self, options: StrategyOptions, problem: Problem) -> None:
-        self._column = _column(options.positive_class, problem)
+        self._column = positive_column(options.positive_class, problem)
 
     def score(self, context: ScoringContext) -> torch.Tensor:
         """Return the probability of the class looked for."""
         return context.probabilities[:, self._column]
 
 
-def _column(name: str, problem: Problem) -> int:
+def positive_column(name: str, problem: Problem) -> int:
+    """Return the number of the class looked for; "" is the second of a binary campaign.
+
+    Raises
+    ------
+    InvalidArgument
+        It is none of the classes, or not given where the campaign is not binary.
+    """
     if name in problem.classes:
         return problem.classes.index(name)
     if name:

@@ -18,6 +18,7 @@ _MOST_PAIRS = 1 << 24
 _PURITY = 0.95
 _PURITY_ITEMS = 4096
 _WIDEST = 2.0
+_ROWS_TOGETHER = 256
 
 
 class ProbCover:
@@ -79,7 +80,8 @@ def _greedy_cover(pairs: Pairs, covered: NDArray[np.bool_], count: int) -> tuple
     """Return the places picked and how many each newly covers. Each item is struck from its neighbours' gains once."""
     size = len(covered)
     gains = np.diff(pairs.starts)
-    gains -= np.bincount(pairs.of(np.flatnonzero(covered)), minlength=size)
+    for rows in np.array_split(np.flatnonzero(covered), 1 + np.count_nonzero(covered) // _ROWS_TOGETHER):
+        gains -= np.bincount(pairs.of(rows), minlength=size)
     covered, open_to_picks = covered.copy(), np.ones(size, np.bool_)
     places, newly = np.empty(count, np.int64), np.empty(count, np.int64)
     for number in range(count):

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from learner.hugging_face import load_model, transformers
 from learner.models.text.reading import Numbers, pad
 from sealpool.errors import FailedPrecondition
 
@@ -41,13 +42,11 @@ def loader(*, allow_download: bool) -> LoadPretrained:
     """Return what loads encoders from a directory or from this machine's cache, and, if allowed, from the hub."""
 
     def load(name: str) -> Pretrained:
-        # Here, because it takes seconds that a learner which fine-tunes nothing should not pay at start.
-        from transformers import AutoModel, AutoTokenizer
-
+        auto = transformers()
         options = {"local_files_only": not allow_download, "trust_remote_code": False}
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name, **options)
-            model = AutoModel.from_pretrained(name, dtype=torch.float32, **options)
+            tokenizer = auto.AutoTokenizer.from_pretrained(name, **options)
+            model = load_model(name, dtype=torch.float32, allow_download=allow_download)
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             raise FailedPrecondition(
                 f"encoder {name[:_SHOWN]!r} {_problem(name, allow_download)}", field=FIELD
@@ -65,7 +64,10 @@ def _problem(name: str, allow_download: bool) -> str:
         return "cannot be loaded: no readable model and tokenizer in the directory"
     if allow_download:
         return "is neither a directory nor in the learner's cache, and cannot be downloaded"
-    return "is neither a directory on the learner's machine nor in its cache; or start it with --allow-download"
+    return (
+        "is neither a directory on the learner's machine nor in its cache; give a directory, or start the learner with "
+        "--allow-download"
+    )
 
 
 def _checked(name: str, pretrained: Pretrained) -> Pretrained:

@@ -187,7 +187,7 @@ class TestShare:
         assert np.isfinite(result.validation_score) == validates
 
     def test_the_share_that_is_asked_for_is_taken(self) -> None:
-        made, make = scripted(1, 1)
+        _, make = scripted(1, 1)
         assert 0.4 < fit(ModelOptions(validation_share=0.5), make, count=400).validation_examples / 400 < 0.6
         assert 0.05 < fit(ModelOptions(name="mlp"), make, count=400).validation_examples / 400 < 0.15
 
@@ -219,7 +219,7 @@ class TestBeginning:
 
     def test_warm_goes_on_from_the_model_before_and_makes_no_other(self) -> None:
         made, make = scripted(1, 0.5)
-        old = Scripted(lambda warm: 0.9)
+        old = Scripted(lambda _: 0.9)
         result = fit(ModelOptions(retrain=Retrain.WARM, validation_share=SHARE), make, before=checkpoint(old, 0.95))
         assert result.warm
         assert result.classifier is old
@@ -229,7 +229,7 @@ class TestBeginning:
 
     def test_at_saturation_goes_on_while_the_score_rises(self) -> None:
         made, make = scripted(1, 1)
-        old = Scripted(lambda warm: 0.9)
+        old = Scripted(lambda _: 0.9)
         options = ModelOptions(retrain=Retrain.AT_SATURATION, validation_share=SHARE)
         result = fit(options, make, before=checkpoint(old, 0.5))
         assert result.warm
@@ -239,7 +239,7 @@ class TestBeginning:
     @pytest.mark.parametrize(("scratch", "kept"), [(1.0, "from scratch"), (0.0, "warm")])
     def test_at_saturation_keeps_the_better_of_the_two_and_says_so(self, scratch: float, kept: str) -> None:
         made, make = scripted(0, scratch)
-        old = Scripted(lambda warm: 0.5)
+        old = Scripted(lambda _: 0.5)
         options = ModelOptions(retrain=Retrain.AT_SATURATION, validation_share=SHARE)
         result = fit(options, make, before=checkpoint(old, 0.99))
         assert result.warm is (kept == "warm")
@@ -255,14 +255,14 @@ class TestBeginning:
         options = ModelOptions(retrain=Retrain.AT_SATURATION, validation_share=SHARE)
         for last, tried in ((0.9995, 1), (0.9985, 0)):
             made, make = scripted(1, 1)
-            fit(options, make, before=checkpoint(Scripted(lambda warm: 1.0), last))
+            fit(options, make, before=checkpoint(Scripted(lambda _: 1.0), last))
             assert len(made) == tried
 
     def test_without_a_score_nothing_has_stalled(self) -> None:
         made, make = scripted(1, 1)
         options = ModelOptions(retrain=Retrain.AT_SATURATION)
         for last, targets in ((None, np.arange(60) % 3), (0.9, np.arange(3)), (None, np.arange(3))):
-            result = fit(options, make, before=checkpoint(Scripted(lambda warm: 0.5), last), targets=targets)
+            result = fit(options, make, before=checkpoint(Scripted(lambda _: 0.5), last), targets=targets)
             assert result.warm
             assert made == []
             assert not any("stalled" in note for note in result.notes)
@@ -286,17 +286,17 @@ class TestBeginning:
 
 class TestNotes:
     def test_classes_with_one_label_are_named(self) -> None:
-        assert fit(ModelOptions(), targets=np.array([0, 0, 1, 1, 2])).notes == ("one label only: 'c'",)
+        assert fit(ModelOptions(), targets=np.array([0, 0, 1, 1, 2])).notes == ("there is one label only of 'c'",)
         assert fit(ModelOptions(), targets=np.array([0, 0, 1, 1])).notes == ()
 
     def test_of_many_thin_classes_five_are_named(self) -> None:
         problem = Problem(task=Task.MULTICLASS, classes=tuple(f"c{number}" for number in range(2_010)))
         (note,) = fit(ModelOptions(max_iterations=1), targets=np.arange(9), problem=problem).notes
-        assert note == "one label only: 'c0', 'c1', 'c2', 'c3', 'c4' and 4 more"
+        assert note == "there is one label only of 'c0', 'c1', 'c2', 'c3', 'c4' and 4 more"
 
     def test_a_label_that_one_item_has_is_thin_in_a_multilabel_campaign(self) -> None:
         targets = np.array([[1, 0, 1], [1, 0, 0], [0, 0, 0], [1, 1, 0], [0, 1, 0]], np.bool_)
-        assert fit(ModelOptions(), targets=targets, problem=MULTILABEL).notes == ("one label only: 'c'",)
+        assert fit(ModelOptions(), targets=targets, problem=MULTILABEL).notes == ("there is one label only of 'c'",)
 
 
 def test_a_fit_whose_caller_left_is_cancelled() -> None:
@@ -308,7 +308,7 @@ def test_a_fit_whose_caller_left_is_cancelled() -> None:
 @given(st.integers(1, 40), st.integers(0, 40))
 def test_the_score_is_macro_f1_on_what_was_set_aside(count: int, right: int) -> None:
     skill = min(right, count) / count
-    result = fit(ModelOptions(validation_share=0.5), lambda *_: Scripted(lambda warm: skill), count=count + 3)
+    result = fit(ModelOptions(validation_share=0.5), lambda *_: Scripted(lambda _: skill), count=count + 3)
     validation = result.validation_examples
     if not validation:
         assert np.isnan(result.validation_score)
@@ -321,5 +321,3 @@ def test_the_score_is_macro_f1_on_what_was_set_aside(count: int, right: int) -> 
         if there.any() or claimed.any():
             scores.append(2 * (there & claimed).sum() / (there.sum() + claimed.sum()))
     assert result.validation_score == pytest.approx(np.mean(scores))
-
-
