@@ -97,6 +97,7 @@ def _usage_error(error: Exception) -> int:
         return 2
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "sealpool"
+    message = message.replace(": Value error, ", ": ", 1)  # typer's options are checked by pydantic, whose word it is
     fail(f"{message.removesuffix('.')} (see `{where} --help`)")
     return 2
 

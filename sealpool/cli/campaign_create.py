@@ -277,6 +277,8 @@ def create(
         answer_json(plain(campaign))
     else:
         sizes = f"{count(budget)} labels in batches of {batch_words(spec)}"
-        say(f"campaign {name} on {pool}: {count(len(names))} classes, {sizes}")
+        picked_by = campaign.spec.strategy.name
+        alias = f"; {strategy} is {picked_by}" if strategy != picked_by else ""
+        say(f"campaign {name} on {pool}: {count(len(names))} classes, {sizes}{alias}")
         if seed_size >= budget:
             note("the seed set takes the whole budget: no model will pick an item; see --budget and --seed-size")

@@ -41,7 +41,8 @@ def _pickers(rounds: Sequence[scheduler_pb2.Round]) -> list[str]:
     before = ""
     for one in rounds:
         if one.strategy and one.strategy != before and (one.strategy_reason or lines):
-            why = f": {one.strategy_reason}" if one.strategy_reason else ""
+            reason = one.strategy_reason.removeprefix(f"{one.strategy}: ")  # auto begins with what it chose
+            why = f": {reason}" if reason else ""
             lines.append(f"from round {one.number} picked by {one.strategy}{why}")
         before = one.strategy or before
     return lines

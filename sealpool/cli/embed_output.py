@@ -66,7 +66,7 @@ class EmbedOutput:
             raise FailedPrecondition(f"{self.path} is there, and no Parquet file: give another OUTPUT") from error
         if found is None:
             raise FailedPrecondition(f"{self.path} is there, and not from this command: give another OUTPUT")
-        self._compare(json.loads(found))
+        self._compare(self.path, json.loads(found))
         return True
 
     def begin(self) -> int:
@@ -80,11 +80,12 @@ class EmbedOutput:
         manifest = self.parts_path / _MANIFEST
         if self.parts_path.exists() and not self.parts_path.is_dir():
             raise FailedPrecondition(f"{self.parts_path} is there, and no directory: give another OUTPUT")
-        if manifest.exists():
-            self._compare(json.loads(manifest.read_bytes()))
-        else:
+        if self._part(0).exists() and manifest.exists():
+            self._compare(self.parts_path, json.loads(manifest.read_bytes()))
+        else:  # a description without a part binds nobody: its encoder may have been a slip of the pen
             make_directory(self.parts_path)
-            if any(not path.name.startswith(".") for path in self.parts_path.iterdir()):
+            others = [path for path in self.parts_path.iterdir() if path != manifest and path.name[0] != "."]
+            if others:
                 raise FailedPrecondition(f"{self.parts_path} holds files that are not of this command")
             write_durably(manifest, json.dumps(self.description).encode())
         number = 0
@@ -125,12 +126,12 @@ class EmbedOutput:
     def _part(self, number: int) -> Path:
         return self.parts_path / f"part-{number:06}.parquet"
 
-    def _compare(self, found: Mapping[str, Json]) -> None:
+    def _compare(self, path: Path, found: Mapping[str, Json]) -> None:
         for name in self.description:
             before, now = found.get(name), self.description[name]
             if before != now:
                 what = "was made from another input" if name == "input" else f"was made with {name} {before}, not {now}"
-                raise FailedPrecondition(f"{self.path} {what}: give another OUTPUT, or delete it")
+                raise FailedPrecondition(f"{path} {what}: give another OUTPUT, or delete {path}")
 
     def _table(self, records: Sequence[Record], vectors: Vectors) -> Any:
         arrow = need("pyarrow", extra="cli")

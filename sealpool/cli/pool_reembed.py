@@ -9,7 +9,7 @@ from sealpool.cli.output import answer_json, clean, count, note, plain, say
 from sealpool.cli.pool_ingest import Pooling
 from sealpool.cli.progress import file_progress
 from sealpool.client import LearnerClient
-from sealpool.errors import Cancelled, FailedPrecondition
+from sealpool.errors import Cancelled, FailedPrecondition, Unavailable
 from sealpool.v1 import learner_pb2
 
 _Job = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job, which starting it showed.")]
@@ -107,8 +107,9 @@ def _follow(client: LearnerClient, job: learner_pb2.ReembeddingJob) -> learner_p
             for job in client.watch_reembedding(job.id):  # noqa: B020 - each is the job as it is by then
                 began_with = job.done if began_with is None else began_with
                 show(job.done / job.items if job.items else 0.0, job.done - began_with)
-    except KeyboardInterrupt:
-        note(f"the job goes on; see it with `sealpool pool reembedding watch {job.id}`")
+    except (KeyboardInterrupt, Unavailable) as interruption:
+        back = " once the learner is back" if isinstance(interruption, Unavailable) else ""
+        note(f"the job goes on{back}; see it with `sealpool pool reembedding watch {job.id}`")
         raise
     return job
 

@@ -139,6 +139,15 @@ class FakeLearner(learner_pb2_grpc.LearnerServiceServicer):
                 vectors = np.array([[len(text), 1] for text in request.texts], np.float32)
                 yield learner_pb2.EmbedResponse(vectors=to_matrix(vectors))
 
+    def StartReembedding(self, request, context):
+        job = learner_pb2.ReembeddingJob(id="j1", request=request, state=learner_pb2.JOB_STATE_RUNNING)
+        return learner_pb2.StartReembeddingResponse(job=job)
+
+    def WatchReembedding(self, request, context):
+        job = learner_pb2.ReembeddingJob(id=request.id, state=learner_pb2.JOB_STATE_RUNNING, items=9, done=3)
+        yield learner_pb2.WatchReembeddingResponse(job=job)
+        context.abort(grpc.StatusCode.UNAVAILABLE, "the learner stops")
+
 
 class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
     """Keeps the specs, and runs rounds that finish at once."""
@@ -149,6 +158,7 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
         self.leased = []
         self.tasks = [scheduler_pb2.Task(id="t1", item_id="a", round=2, text="[hello]", score=0.5)]
         self.labels = []
+        self.strategy = ""  # what the one asked for is called here
 
     def _get(self, name, context):
         if name not in self.campaigns:
@@ -157,6 +167,7 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
 
     def CreateCampaign(self, request, context):
         campaign = scheduler_pb2.Campaign(spec=request.spec, state=scheduler_pb2.CAMPAIGN_STATE_ACTIVE)
+        campaign.spec.strategy.name = self.strategy or request.spec.strategy.name
         self.campaigns[request.spec.name] = campaign
         return scheduler_pb2.CreateCampaignResponse(campaign=campaign)
 

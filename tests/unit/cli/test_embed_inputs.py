@@ -129,6 +129,29 @@ def test_another_input_or_other_options_are_not_gone_on_with(tmp_path: Path, emb
         embed(source, tmp_path / output)
 
 
+@pytest.mark.parametrize("output", ["out", "out.parquet"])
+def test_a_slip_in_the_options_before_anything_was_embedded_can_be_mended(
+    tmp_path: Path, embed, learner: Learner, output: str
+) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", *ROWS)
+    learner.fails["one"] = FailedPrecondition("no such encoder")
+    with pytest.raises(FailedPrecondition, match="no such encoder"):
+        embed(source, tmp_path / output, encoder="typo")
+    assert embed(source, tmp_path / output).embedded == 3
+    assert pq.read_table(tmp_path / output).num_rows == 3
+
+
+def test_the_files_that_are_in_the_way_are_named(tmp_path: Path, embed, learner: Learner) -> None:
+    source, output = write_jsonl(tmp_path / "in.jsonl", *ROWS), tmp_path / "out.parquet"
+    learner.fails["three"] = InvalidArgument("texts", "bad")
+    with pytest.raises(InvalidArgument):
+        embed(source, output)
+    with pytest.raises(
+        FailedPrecondition, match=r"out\.parquet\.parts was made with .*, or delete .*out\.parquet\.parts$"
+    ):
+        embed(source, output, encoder="f")
+
+
 def test_files_of_others_are_left_alone(tmp_path: Path, embed) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", *ROWS)
     (tmp_path / "out").mkdir()

@@ -136,6 +136,11 @@ def test_rounds_say_when_something_else_than_the_campaigns_strategy_picked():
     ]
 
 
+def test_a_reason_that_begins_with_the_strategy_does_not_name_it_twice():
+    _, remark = rounds_views([a_round(1, strategy="margin", reason="margin: it lowered the error most")])
+    assert remark == "from round 1 picked by margin: it lowered the error most"
+
+
 def test_rounds_of_one_strategy_need_no_remark():
     assert len(rounds_views([a_round(0, strategy="random"), a_round(1, strategy="margin"), a_round(2)])) == 1
 
@@ -152,6 +157,18 @@ def test_progress_and_events_name_what_picked_where_there_is_a_reason():
     assert ", picked by typiclust" in event_line(event)
     one.strategy_reason = ""
     assert remark_on(one, 100) == "round 4"
+
+
+def test_a_word_that_an_option_does_not_have_is_refused_without_the_checkers_own_words(cli):
+    outcome = cli(*CREATE, "--retrain", "hot")
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: Invalid value for '--retrain': 'hot' is not one of 'scratch', ")
+
+
+def test_a_strategy_under_another_librarys_name_is_said_to_be_ours(fakes, cli):
+    fakes.scheduler.strategy = "k_center"
+    assert cli(*CREATE, "--strategy", "KCenterGreedy").out.endswith("; KCenterGreedy is k_center\n")
+    assert " is k_center" not in cli(*CREATE, "--strategy", "k_center").out
 
 
 def test_json_has_strategy_reason_and_notes(fakes, cli):

@@ -85,6 +85,13 @@ def test_a_pool_that_is_being_read_says_how_far(fakes, cli):
     assert "loading, 25.0 % read" in cli("pool", "show", "p").out
 
 
+def test_a_learner_that_goes_away_leaves_the_job_and_the_command_says_how_to_see_it(fakes, cli):
+    outcome = cli("pool", "reembed", "p", "q", "--encoder", "e")
+    assert outcome.code == 1
+    assert "the job goes on once the learner is back" in outcome.err
+    assert "`sealpool pool reembedding watch j1`" in outcome.err
+
+
 def test_snapshot_and_restore_name_pool_and_place(fakes, cli):
     assert "1,200 items of p, 3.0 MiB, in /backups/p" in cli("pool", "snapshot", "p", "/backups/p").out
     assert "made pool q with 1,200 items" in cli("pool", "restore", "s3://b/p", "--name", "q").out
