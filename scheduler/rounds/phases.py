@@ -179,7 +179,7 @@ class Phases:
         if job.kind == RoundKind.WITHOUT_MODEL:
             _do_without_model(header, job.spec)
         reason = ""
-        if header.without_model and needs_model(job.spec):
+        if header.without_model:
             reason = f"labels of one class only: {why_alike(job.spec, labelled.values())}"
         answer = self._select(job, header, labelled)
         answer.strategy = answer.strategy or header.strategy.name
