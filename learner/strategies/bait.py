@@ -34,7 +34,7 @@ class Bait:
     With diag(p) − p pᵀ = R Rᵀ and V = R ⊗ h, an item lowers the trace by tr((1 + S)⁻¹ T), S = VᵀM⁻¹V and
     T = VᵀM⁻¹FM⁻¹V (Woodbury); S and T, q × q an item, follow each pick by rank q. Cost: O(n·d²·q²) once, then
     O(d·q² + q³) a pick for each candidate looked at. Memory: 4·(d + 3q²) bytes of those, at most 22 MB up to 4,096
-    picks, and 32 MB.
+    picks, and some 70 MB of blocks while F is summed.
     """
 
     needs = frozenset({Need.MODEL, Need.LABELLED})

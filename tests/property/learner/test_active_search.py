@@ -156,9 +156,17 @@ def test_without_a_label_the_item_that_tells_about_most_others_comes_first() -> 
     lonely = np.eye(8)[1:8]
     crowd = np.eye(8)[0] + np.random.default_rng(0).normal(0, 0.05, (6, 8))
     view = view_of(np.concatenate([lonely, crowd]).astype(np.float32), np.empty((0, 8), np.float32), [])
-    rows, scores = pick(view, 1, neighbors=5)
+    rows, scores = pick(view, 2, neighbors=5)
     assert rows[0] >= 7
     assert np.isfinite(scores).all()
+
+
+def test_the_last_pick_of_a_batch_is_the_likeliest_positive() -> None:
+    view = random_case(3, 30, 10)
+    plain = Plain(view, 6)
+    rows, scores = pick(view, 1, neighbors=6)
+    assert scores[0] == pytest.approx(max(plain.chance(row, plain.observed) for row in plain.left), rel=1e-5)
+    assert scores[0] == pytest.approx(plain.chance(rows[0], plain.observed), rel=1e-5)
 
 
 def test_considering_only_the_most_probable_ranks_those_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from learner.options import StrategyOptions
 from learner.ports import BatchStrategy
 from learner.problem import Problem, Task
-from learner.strategies import badge
+from learner.strategies import badge, bait
 from learner.strategies import fisher as fisher_module
 from learner.strategies.badge import PROPOSED_TOGETHER, Badge
 from learner.strategies.bait import Bait
@@ -213,6 +213,51 @@ def test_bait_with_more_classes_and_features_than_it_keeps_still_picks(monkeypat
     assert len(set(rows)) == 5
     assert np.isfinite(scores).all()
     assert min(scores) > 0
+
+
+def test_bait_brought_up_to_date_and_found_anew_picks_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    view = random_case(8, Task.MULTICLASS, 300, labelled=12, features=6, classes=4, block_rows=64)
+    expected_rows, expected_scores = pick(Bait, view, 20)
+    monkeypatch.setattr(bait, "_RENEWED_EVERY", 1)
+    monkeypatch.setattr(bait, "_CHUNK_ROWS", 37)
+    rows, scores = pick(Bait, view, 20)
+    assert rows == expected_rows
+    np.testing.assert_allclose(scores, expected_scores, rtol=1e-3)
+
+
+def test_bait_picks_from_the_first_of_many_by_the_information_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bait, "_MOST_CANDIDATES", 20)
+    view = random_case(9, Task.MULTICLASS, 60, labelled=4)
+    rows, scores = pick(Bait, view, 3)
+    assert max(rows) < 20
+    few = random_case(9, Task.MULTICLASS, 60, labelled=4)
+    few.context = few.context.rows(slice(0, 20))
+    assert scores != pick(Bait, few, 3)[1]
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 12), certainty=st.sampled_from([1.0, 10.0, 40.0]))
+def test_roots_make_the_spread_of_labels_again(seed: int, classes: int, certainty: float) -> None:
+    rng = np.random.default_rng(seed)
+    p = torch.softmax(torch.from_numpy(rng.normal(0, certainty, (5, classes))), dim=1)
+    contrasts = np.linalg.qr(np.concatenate([np.ones((classes, 1)), rng.normal(size=(classes, classes - 1))], axis=1))
+    projection = fisher_module.Projection(axes=torch.eye(2), contrasts=torch.from_numpy(contrasts[0][:, 1:]))
+    spreads = projection.spreads(p)
+    expected = [contrasts[0][:, 1:].T @ (np.diag(x) - np.outer(x, x)) @ contrasts[0][:, 1:] for x in p.numpy()]
+    np.testing.assert_allclose(spreads, np.array(expected), atol=1e-6)
+    factors = fisher_module.roots(spreads)
+    np.testing.assert_allclose(torch.einsum("abr,cbr->rac", factors, factors), spreads, atol=3e-5)
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 9), items=st.integers(1, 5))
+def test_the_trace_of_what_is_solved_is_that_of_dense_matrices(seed: int, size: int, items: int) -> None:
+    rng = np.random.default_rng(seed)
+    halves = rng.normal(size=(2, items, size, size))
+    s, t = halves @ halves.swapaxes(2, 3)
+    expected = [np.trace(np.linalg.solve(np.eye(size) + a, b)) for a, b in zip(s, t, strict=True)]
+    moved = (torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, 0, 2))) for x in (s, t))
+    np.testing.assert_allclose(fisher_module.trace_of_solved(*moved), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("strategy", [Badge, Bait])

@@ -279,6 +279,28 @@ def test_more_labels_make_laplace_surer() -> None:
     assert spreads[1] < 0.5 * spreads[0]
 
 
+def test_a_weak_penalty_and_few_labels_in_many_dimensions_leave_the_laplace_mean_as_right_as_the_model() -> None:
+    problem = Problem(task=Task.MULTICLASS, classes=tuple(map(str, range(10))))
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(10, 200))
+
+    def drawn(count: int) -> TrainingSet:
+        targets = np.arange(count) % 10
+        vectors = directions[targets] + rng.normal(0, 1.5, (count, 200))
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return TrainingSet(vectors=(vectors / lengths).astype(np.float32), targets=targets)
+
+    training, unseen = drawn(50), drawn(300)
+    right = {}
+    for estimator in ("softmax", "laplace"):
+        options = ModelOptions(uncertainty=UncertaintyOptions(estimator=estimator))
+        model = make_classifier(options, problem)
+        fit(model, training)
+        found = model.predict_proba(inputs_of(unseen)).argmax(dim=1).numpy()
+        right[estimator] = float((found == unseen.targets).mean())
+    assert right["laplace"] >= right["softmax"] - 0.05 > 0.8
+
+
 def test_a_class_without_a_label_stays_impossible_in_every_sample() -> None:
     training = clusters()
     problem = Problem(task=Task.MULTICLASS, classes=("none", "a", "b", "c", "no other"))
