@@ -269,5 +269,5 @@ def test_what_cannot_be_made_is_refused_by_the_check_alone(index: FakeIndex) -> 
 
 
 def test_samples_are_missed_before_anything_is_told(index: FakeIndex) -> None:
-    with pytest.raises(FailedPrecondition, match="uncertainty.estimator"):
+    with pytest.raises(FailedPrecondition, match=r"uncertainty\.estimator"):
         chooser_of(index).check(StrategyOptions(name="bald"), PROBLEM, model_of(), draws_samples=False)
