@@ -8,7 +8,7 @@ EMBEDDER ?=
 TITLES ?=
 TEXTS ?=
 
-.PHONY: demo test crash fuzz soak lint format proto docs bench-index bench-index-quick bench-peers bench-learner bench-learner-quick install clean help
+.PHONY: demo test crash fuzz soak lint format proto docs bench-index bench-index-quick bench-peers bench-learner bench-learner-quick bench-learning install clean help
 
 help:  ## Say what can be typed
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 12
@@ -62,6 +62,9 @@ bench-learner: install  ## Measure the learner at a million candidates, beside i
 
 bench-learner-quick: install  ## The same on a tenth of the data, in under three minutes
 	$(BIN)/python -m benchmarks.learner --quick $(if $(TEXTS),--texts "$(TEXTS)")
+
+bench-learning: install  ## Learning curves of the strategies on labelled texts: DATA="labelled.jsonl.gz …"; an hour or more
+	$(BIN)/python -m benchmarks.learning --data $(DATA)
 
 install: .venv/installed  ## Make or update .venv
 

@@ -17,7 +17,6 @@ from learner.ports import BatchStrategy, Classifier, LabelledView
 from learner.predicting import predict
 from learner.problem import Problem, Targets, class_counts
 from learner.scoring import BatchPicker, Scorer
-from learner.sources import CandidateSource
 from learner.strategies import make_strategy
 from learner.strategies.auto import REPRESENTATION, choose
 from sealpool.types import ItemId, Vectors
@@ -133,11 +132,6 @@ class Campaigns:
         return make_labelled(
             torch.from_numpy(self._trial.vectors[rows]), self._trial.targets[rows], texts=None, classifier=classifier
         )
-
-    @property
-    def source(self) -> CandidateSource:
-        """The candidates, row r in slot r."""
-        return self._source
 
 
 def fit(trial: Trial, options: ModelOptions, labelled: NDArray[np.int64]) -> tuple[Classifier, Quality]:

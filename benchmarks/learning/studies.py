@@ -125,7 +125,7 @@ def _rare(texts: LabelledTexts, seed: int) -> list[Trial]:
 
 
 _SEARCH: Final = (
-    *plain("random", "entropy", "information_density", "most_likely_positive"),
+    *plain("random", "auto", "entropy", "information_density", "most_likely_positive"),
     *plain("active_search", "galaxy", "direct"),
 )
 _ENTROPIES: Final = tuple(
@@ -197,7 +197,7 @@ STUDIES: Final = {
     "several_labels": Study(
         multilabel=True,
         arms=(
-            *plain("random"),
+            *plain("random", "auto"),
             *_ENTROPIES,
             *plain("cvirs", "label_cardinality", "badge"),
         ),

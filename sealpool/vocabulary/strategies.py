@@ -368,7 +368,7 @@ _ENTRIES = (
     StrategyEntry(
         name="active_search",
         family=Family.SEARCH,
-        summary="expected number of positives found with the whole remaining budget",
+        summary="expected number of positives found with what is left of the batch",
         reference="Jiang et al., ICML 2017 (ENS); Jiang et al., NeurIPS 2018 (batch)",
         cost="O(q·n·d), q the most probable candidates, at most some thousands, and their k neighbours",
         needs=frozenset({Need.LABELLED, Need.CLASSES}),
