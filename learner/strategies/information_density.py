@@ -4,6 +4,7 @@ import math
 from collections.abc import Set as AbstractSet
 
 import torch
+from torch.nn import functional
 
 from learner.options import DensityOver
 from learner.ports import ScoringContext, ScoringStrategy
@@ -51,5 +52,7 @@ class InformationDensity:
         """Return the base's score times the density."""
         if context.direction is None:
             raise AssertionError("information density was given no direction")
-        similarity = (context.vectors @ context.direction) * context.inverse_lengths
+        # Two equal rows: MKL multiplies by a matrix in half the time that it takes with a single vector.
+        twice = torch.stack([context.direction, context.direction])
+        similarity = functional.linear(context.vectors, twice)[:, 0] * context.inverse_lengths
         return self._base.score(context) * similarity.clamp_min(0) ** self._beta
