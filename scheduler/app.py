@@ -27,7 +27,14 @@ from sealpool.runtime.access import scheduler_access
 from sealpool.runtime.logs import Logger, make_logger
 from sealpool.runtime.server import ServiceServer
 from sealpool.runtime.settings import load_settings
-from sealpool.v1 import scheduler_pb2, scheduler_pb2_grpc
+from sealpool.v1 import (
+    label_studio_pb2,
+    label_studio_pb2_grpc,
+    scheduler_pb2,
+    scheduler_pb2_grpc,
+    stream_pb2,
+    stream_pb2_grpc,
+)
 
 
 class Scheduler:
@@ -91,6 +98,8 @@ class Scheduler:
             ),
             watch=self._watch,
         )
+        self.stream_servicer = stream_pb2_grpc.StreamServiceServicer()
+        self.label_studio_servicer = label_studio_pb2_grpc.LabelStudioServiceServicer()
 
     def start(self) -> None:
         """Take up the rounds that were cut off, and let the timers fire."""
@@ -131,12 +140,18 @@ def serve(
     server = ServiceServer(
         settings,
         service="scheduler",
-        descriptors=[scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"]],
+        descriptors=[
+            scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"],
+            stream_pb2.DESCRIPTOR.services_by_name["StreamService"],
+            label_studio_pb2.DESCRIPTOR.services_by_name["LabelStudioService"],
+        ],
         registry=registry,
         log=log,
         access=scheduler_access(scheduler.pool_of),
     )
     scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(scheduler.servicer, server.grpc_server)
+    stream_pb2_grpc.add_StreamServiceServicer_to_server(scheduler.stream_servicer, server.grpc_server)
+    label_studio_pb2_grpc.add_LabelStudioServiceServicer_to_server(scheduler.label_studio_servicer, server.grpc_server)
     server.on_drain(scheduler.drain)
     # Last added, first called: closing the clients ends the calls that rounds are waiting for.
     server.on_close(scheduler.close)

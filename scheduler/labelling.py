@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from scheduler import messages
-from scheduler.domain.states import CampaignState
+from scheduler.domain.states import CampaignState, LabelPurpose
 from scheduler.storage import campaigns, events, labels, tasks
 from scheduler.storage.models import Campaign
 from sealpool.errors import FailedPrecondition
@@ -29,7 +29,7 @@ def commit_labels(
     given: Mapping[ItemId, tuple[int, ...]],
     *,
     annotator: str,
-    held_out: bool,
+    purpose: LabelPurpose,
     now: datetime,
 ) -> Committed:
     """Append labels, close the tasks that they answer, and tell watchers. The campaign must be locked.
@@ -44,22 +44,23 @@ def commit_labels(
     if campaign.state == CampaignState.ARCHIVED:
         raise FailedPrecondition(f"campaign {campaign.name!r} is archived", field="campaign")
     items = list(given)
-    corrected = labels.known_items(session, campaign.id, items, held_out=held_out)
-    rounds = {} if held_out else tasks.rounds_of(session, campaign.id, items)
-    if not held_out:
+    corrected = labels.known_items(session, campaign.id, items, purpose=purpose)
+    is_training = purpose == LabelPurpose.TRAINING
+    rounds = tasks.rounds_of(session, campaign.id, items) if is_training else {}
+    if is_training:
         _check_budget(campaign, len(items) - len(corrected))
     new = [
         labels.NewLabel(
             item_id=item,
             classes=classes,
             round=rounds.get(item, 0),
-            unsolicited=not held_out and item not in rounds,
+            unsolicited=is_training and item not in rounds,
             corrects=item in corrected,
         )
         for item, classes in given.items()
     ]
-    labels.append(session, campaign, new, annotator=annotator, held_out=held_out, now=now)
-    if not held_out:
+    labels.append(session, campaign, new, annotator=annotator, purpose=purpose, now=now)
+    if is_training:
         tasks.close(session, campaign.id, items)
     events.add(session, campaign, messages.labels_arrived(len(new), campaign.labelled, now=now))
     return Committed(

@@ -7,11 +7,12 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy.orm import Session
 
-from scheduler.domain.states import CampaignState, RoundState
+from scheduler.domain.states import CampaignState, LabelPurpose, RoundState
 from scheduler.storage import models, rounds, tasks
 from scheduler.storage.campaigns import spec_of
 from sealpool.types import Payload
 from sealpool.v1 import common_pb2, scheduler_pb2
+from sealpool.vocabulary.checking import check_enum
 
 
 def timestamp(at: datetime) -> Timestamp:
@@ -31,6 +32,26 @@ def round_state(state: str) -> scheduler_pb2.RoundState.ValueType:
     return scheduler_pb2.RoundState.Value(f"ROUND_STATE_{RoundState(state).name}")
 
 
+def label_purpose(purpose: str) -> scheduler_pb2.LabelPurpose.ValueType:
+    """Return what a label, or the answer of a task, is for as the contract names it."""
+    meant = LabelPurpose.TRAINING if purpose == LabelPurpose.REVIEW else LabelPurpose(purpose)
+    return scheduler_pb2.LabelPurpose.Value(f"LABEL_PURPOSE_{meant.name}")
+
+
+def purpose_of(field: str, purpose: scheduler_pb2.LabelPurpose.ValueType) -> LabelPurpose | None:
+    """Return what a request says that its labels are for; None where it leaves that open.
+
+    Raises
+    ------
+    InvalidArgument
+        A number that the contract does not know.
+    """
+    check_enum(field, purpose, values=scheduler_pb2.LabelPurpose.values())
+    if purpose == scheduler_pb2.LABEL_PURPOSE_UNSPECIFIED:
+        return None
+    return LabelPurpose(scheduler_pb2.LabelPurpose.Name(purpose).removeprefix("LABEL_PURPOSE_").lower())
+
+
 def round_message(row: models.Round) -> scheduler_pb2.Round:
     """Return a round."""
     return scheduler_pb2.Round(
@@ -48,6 +69,9 @@ def round_message(row: models.Round) -> scheduler_pb2.Round:
         strategy=row.strategy,
         strategy_reason=row.strategy_reason,
         notes=row.notes,
+        class_counts=row.class_counts,
+        survey=None if row.survey is None else scheduler_pb2.Survey.FromString(row.survey),
+        active_test=None if row.active_test is None else scheduler_pb2.ActiveTest.FromString(row.active_test),
     )
 
 
@@ -74,6 +98,10 @@ def campaign_messages(
             open_tasks=counts[row.id].open,
             leased_tasks=counts[row.id].leased,
             last_round=round_message(last[row.id]) if row.id in last else None,
+            state_reason=row.state_reason,
+            review_tasks=counts[row.id].review,
+            evaluation_labels=row.evaluation_labelled,
+            given_up=counts[row.id].given_up,
         )
         for row in rows
     ]
@@ -88,6 +116,7 @@ def task_message(row: models.Task) -> scheduler_pb2.Task:
         score=row.score,
         origin=common_pb2.PickOrigin.ValueType(row.origin),
         lease_expires_at=None if row.lease_expires_at is None else timestamp(row.lease_expires_at),
+        purpose=label_purpose(row.purpose),
     )
 
 
@@ -107,7 +136,7 @@ def label_message(row: models.Label, classes: Sequence[str]) -> scheduler_pb2.La
         sequence=row.sequence,
         unsolicited=row.unsolicited,
         corrects=row.corrects,
-        held_out=row.held_out,
+        purpose=label_purpose(row.purpose),
         round=row.round,
         committed_at=timestamp(row.committed_at),
     )

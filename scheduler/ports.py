@@ -4,10 +4,11 @@ Every method may be called from any thread, and raises the errors of `sealpool.e
 DeadlineExceeded where trying again is right.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from sealpool.types import ItemId, Items, LabelledItems
+from sealpool.client import Neighbors, Predictions
+from sealpool.types import ItemId, Items, LabelledItems, Vectors
 from sealpool.v1 import index_pb2, learner_pb2
 
 
@@ -40,6 +41,23 @@ class Index(Protocol):
         """Draw up to `count` items that are not in `exclude`; the same pool, seed and exclude give the same."""
         ...
 
+    def search(
+        self,
+        pool: str,
+        *,
+        k: int,
+        vectors: Vectors | None = None,
+        ids: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
+        include_vectors: bool = False,
+    ) -> Neighbors:
+        """Return the k nearest items of each query; NotFound. A query by id never finds itself."""
+        ...
+
+    def upsert(self, pool: str, items: Items) -> index_pb2.UpsertResponse:
+        """Add or replace items, all of them or none; durable on return. NotFound, InvalidArgument."""
+        ...
+
     def drop_candidates(self, pool: str, campaign: str) -> object:
         """Forget the campaign's candidate pool; harmless if there is none. NotFound: no such pool."""
         ...
@@ -66,4 +84,28 @@ class Learner(Protocol):
         classes: Sequence[Sequence[int]] = (),
     ) -> learner_pb2.SelectResponse:
         """Pick the round's batch. `expand_from` and `classes` are parallel to `labelled_ids`."""
+        ...
+
+    def predict(
+        self,
+        campaign: str,
+        *,
+        round: int | None = None,  # noqa: A002 - the field's name everywhere
+        ids: Sequence[str] | None = None,
+        vectors: Vectors | None = None,
+        texts: Sequence[str] | None = None,
+    ) -> Iterator[Predictions]:
+        """Yield class probabilities of items, vectors or texts, one of these, in their order. NotFound: no model."""
+        ...
+
+    def cross_predict(
+        self, header: learner_pb2.TrainHeader, examples: LabelledItems, *, folds: int
+    ) -> Iterator[Predictions]:
+        """Yield class probabilities of labelled items by models that had not seen their labels; FailedPrecondition."""
+        ...
+
+    def embed(
+        self, items: Iterable[str | bytes], *, encoder: str, pooling: str, normalize: bool, max_tokens: int
+    ) -> Iterator[Vectors]:
+        """Yield vectors of texts or images in their order. FailedPrecondition: no such encoder."""
         ...

@@ -40,6 +40,40 @@ class TaskState(StrEnum):
     OPEN = "open"
     CLOSED = "closed"
     WITHDRAWN = "withdrawn"
+    GIVEN_UP = "given_up"  # annotators could not tell, or not agree
+
+
+class LabelPurpose(StrEnum):
+    """What a label is for, and the task that asks for it."""
+
+    TRAINING = "training"
+    EVALUATION = "evaluation"
+    AUDIT = "audit"
+    # Of tasks alone: the item has a label that is doubted, or is to be compared. The answer is a label for training.
+    REVIEW = "review"
+
+
+class Audience(StrEnum):
+    """Whom a task waits for."""
+
+    PEOPLE = "people"
+    ORACLE = "oracle"  # the campaign's own; what that cannot tell goes to people
+
+
+class Outcome(StrEnum):
+    """What an annotator did with an item."""
+
+    LABEL = "label"
+    SKIP = "skip"
+    CANNOT_TELL = "cannot_tell"
+
+
+class DrawKind(StrEnum):
+    """What items were drawn for."""
+
+    EVALUATION = "evaluation"
+    TEST_POOL = "test_pool"
+    STOP_SET = "stop_set"
 
 
 NEXT_STATES: dict[RoundState, frozenset[RoundState]] = {

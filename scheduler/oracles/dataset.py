@@ -1,10 +1,10 @@
 """The data-set oracle: the true labels lie in the items' metadata. For experiments."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from scheduler.domain.labels import ClassIndex
 from scheduler.domain.spec import metadata_field_of
-from scheduler.oracles.port import Labels
+from scheduler.oracles.port import Answer, Labels, OracleJob
 from scheduler.ports import Index
 from sealpool.errors import FailedPrecondition, InvalidArgument
 from sealpool.types import ItemId, Items
@@ -18,10 +18,12 @@ class DatasetOracle:
     strings, names an unknown class, or has a number of classes that the task does not allow.
     """
 
-    annotator = "dataset"
-
     def __init__(self, index: Index) -> None:
         self._index = index
+
+    def annotator(self, spec: scheduler_pb2.CampaignSpec) -> str:  # noqa: ARG002 - the port's
+        """Return in whose name its labels stand."""
+        return "dataset"
 
     def check(self, spec: scheduler_pb2.CampaignSpec) -> None:
         """Read the label of one item of each pool, drawn at random.
@@ -40,12 +42,13 @@ class DatasetOracle:
                 field = "spec.oracle.metadata_field"
                 raise FailedPrecondition(f"{field}: pool {pool!r}: {error.message}", field=field) from error
 
-    def label(self, spec: scheduler_pb2.CampaignSpec, item_ids: Sequence[ItemId]) -> Labels:
+    def label(self, job: OracleJob) -> Iterator[Sequence[Answer]]:
         """Read the labels of items of the pool, as far as it still has them."""
-        if not item_ids:
-            return {}
-        items = self._index.get_items(spec.pool, item_ids, vectors=False, payloads=True, allow_missing=True)
-        return _read(spec, items)
+        if job.item_ids:
+            items = self._index.get_items(job.spec.pool, job.item_ids, vectors=False, payloads=True, allow_missing=True)
+            labels = _read(job.spec, items)
+            # In the order picked: where the budget has not room for all, the most wanted are kept.
+            yield [Answer(item_id=item, classes=labels[item]) for item in job.item_ids if item in labels]
 
     def held_out(self, spec: scheduler_pb2.CampaignSpec) -> Labels:
         """Read the labels of all items of the evaluation pool."""

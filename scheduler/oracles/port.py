@@ -1,13 +1,48 @@
 """The port of oracles that the scheduler runs itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from scheduler.domain.states import Outcome
 from sealpool.types import ItemId
 from sealpool.v1 import scheduler_pb2
 
 Labels = Mapping[ItemId, tuple[int, ...]]
 """Class indices of items, ascending."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What an oracle says of one item.
+
+    CANNOT_TELL, and SKIP alike, leave the item to people.
+    """
+
+    item_id: ItemId
+    outcome: Outcome = Outcome.LABEL
+    classes: tuple[int, ...] = ()  # ascending; empty unless the outcome is LABEL
+    confidence: float | None = None
+    comment: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OracleJob:
+    """What an oracle is asked to label.
+
+    Parameters
+    ----------
+    snapshot
+        The label sequence that the round began at. What an oracle shows of earlier labels ends there, so that asking
+        again asks the same.
+    item_ids
+        Items of the campaign's pool, in the order picked.
+    """
+
+    campaign: str
+    spec: scheduler_pb2.CampaignSpec
+    snapshot: int
+    item_ids: Sequence[ItemId]
 
 
 class Oracle(Protocol):
@@ -17,8 +52,9 @@ class Oracle(Protocol):
     to mend.
     """
 
-    annotator: str
-    """In whose name its labels stand."""
+    def annotator(self, spec: scheduler_pb2.CampaignSpec) -> str:
+        """Return in whose name its labels stand."""
+        ...
 
     def check(self, spec: scheduler_pb2.CampaignSpec) -> None:
         """Look, before a campaign begins, whether its labels can be told; FailedPrecondition names the spec's field.
@@ -27,10 +63,11 @@ class Oracle(Protocol):
         """
         ...
 
-    def label(self, spec: scheduler_pb2.CampaignSpec, item_ids: Sequence[ItemId]) -> Labels:
-        """Label items of the campaign's pool. Items that it cannot tell are left out, and stay open tasks.
+    def label(self, job: OracleJob) -> Iterator[Sequence[Answer]]:
+        """Yield answers as they come; each sequence is committed before the next is asked for.
 
-        So are items that the pool no longer has; their tasks are withdrawn.
+        Items without an answer stay open tasks. Those that the pool no longer has are among them; their tasks are
+        withdrawn.
         """
         ...
 

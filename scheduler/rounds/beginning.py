@@ -7,7 +7,7 @@ from scheduler.asking import asking
 from scheduler.domain.labels import why_untrainable
 from scheduler.domain.planning import Facts, plan_round, rule_fires
 from scheduler.domain.spec import batch_of, oracle_of
-from scheduler.domain.states import ENDED, FIRST_STATE, CampaignState, RoundKind, RoundState
+from scheduler.domain.states import ENDED, FIRST_STATE, CampaignState, LabelPurpose, RoundKind, RoundState
 from scheduler.oracles.registry import OracleRegistry
 from scheduler.ports import Index
 from scheduler.storage import campaigns, events, labels, rounds, tasks
@@ -89,6 +89,7 @@ class RoundStarter:
             strategy="",
             strategy_reason="",
             notes=[],
+            class_counts=[],
             error="",
             pool_version=0,
             started_at=now,
@@ -172,7 +173,7 @@ class RoundStarter:
 
 
 def _examples(session: Session, campaign: Campaign) -> list[tuple[int, ...]]:
-    found = labels.effective(session, campaign.id, held_out=False, until=campaign.last_sequence)
+    found = labels.effective(session, campaign.id, purpose=LabelPurpose.TRAINING, until=campaign.last_sequence)
     return list(found.values())
 
 

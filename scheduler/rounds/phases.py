@@ -4,15 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 from scheduler.domain.labels import why_alike
 from scheduler.domain.seeds import Purpose, derive_seed
-from scheduler.domain.spec import expanding_classes_of, oracle_of
-from scheduler.domain.states import RoundKind, RoundState
+from scheduler.domain.spec import expanding_classes_of
+from scheduler.domain.states import LabelPurpose, RoundKind, RoundState
 from scheduler.domain.strategy_spec import FALLBACK, needs_model, strategy_to_ask_for
-from scheduler.labelling import commit_labels
-from scheduler.oracles.port import Oracle
 from scheduler.oracles.registry import OracleRegistry
 from scheduler.ports import Index, Learner
-from scheduler.rounds.recording import Recording, RoundJob, check_not_archived, recording
-from scheduler.storage import campaigns, labels, tasks
+from scheduler.rounds.evaluating import Evaluator
+from scheduler.rounds.oracle_labelling import OracleLabelling
+from scheduler.rounds.recording import RoundJob, check_not_archived, recording
+from scheduler.rounds.seeding import Seeder
+from scheduler.storage import labels, tasks
 from scheduler.storage.store import Store
 from scheduler.storage.tasks import Pick
 from sealpool.errors import FailedPrecondition
@@ -29,13 +30,14 @@ class Phases:
     def __init__(self, *, store: Store, learner: Learner, index: Index, oracles: OracleRegistry) -> None:
         self._store = store
         self._learner = learner
-        self._index = index
-        self._oracles = oracles
+        self._seeder = Seeder(store=store, index=index)
+        self._evaluator = Evaluator(store=store, learner=learner, oracles=oracles)
+        labelling = OracleLabelling(store=store, index=index, oracles=oracles)
         self.by_state: Mapping[RoundState, Phase] = {
             RoundState.TRAINING: self.train,
             RoundState.EVALUATING: self.evaluate,
             RoundState.SELECTING: self.select,
-            RoundState.LABELLING: self.label,
+            RoundState.LABELLING: labelling.label,
         }
 
     def train(self, job: RoundJob) -> None:
@@ -60,8 +62,7 @@ class Phases:
 
     def evaluate(self, job: RoundJob) -> None:
         """Measure the model on the held-out labels there are; the last round ends with that."""
-        self._load_held_out(job)
-        answer = self._evaluate(job)
+        answer = self._evaluator.evaluate(job)
         reach("scheduler.round.after_evaluate")
         with recording(self._store, job) as record:
             if answer is not None:
@@ -85,7 +86,7 @@ class Phases:
             _check_picks(job, picks, tasks.rounds_of(record.session, job.campaign_id, [p.item_id for p in picks]))
             # Somebody may have labelled one of them, unasked, since the snapshot.
             labelled = labels.known_items(
-                record.session, job.campaign_id, [pick.item_id for pick in picks], held_out=False
+                record.session, job.campaign_id, [pick.item_id for pick in picks], purpose=LabelPurpose.TRAINING
             )
             tasks.add(record.session, job.campaign_id, job.number, picks, labelled=labelled)
             record.round.picks = len(picks)
@@ -98,83 +99,16 @@ class Phases:
             record.move_to(RoundState.LABELLING)
         reach("scheduler.round.after_picks")
 
-    def label(self, job: RoundJob) -> None:
-        """Let the campaign's own oracle, if it has one, label every open task, and end the round."""
-        oracle = self._oracle(job)
-        given: Mapping[ItemId, tuple[int, ...]] = {}
-        gone: Sequence[ItemId] = ()
-        if oracle is not None:
-            with self._store.reading() as session:
-                waiting = tasks.outstanding(session, job.campaign_id)
-            given = oracle.label(job.spec, waiting)
-            gone = self._gone(job, [item for item in waiting if item not in given])
-        with recording(self._store, job) as record:
-            check_not_archived(record.campaign)
-            tasks.withdraw_items(record.session, job.campaign_id, gone)
-            wanted = _still_wanted(job, record, given)
-            if oracle is not None and wanted:
-                commit_labels(
-                    record.session,
-                    record.campaign,
-                    wanted,
-                    annotator=oracle.annotator,
-                    held_out=False,
-                    now=record.now,
-                )
-            record.finish(is_last=_pool_is_exhausted(job, record))
-        reach("scheduler.round.after_label")
-
-    def _gone(self, job: RoundJob, items: Sequence[ItemId]) -> list[ItemId]:
-        """Return those of `items` that the pool no longer has: nobody can label them."""
-        if not items:
-            return []
-        found = self._index.get_items(job.spec.pool, items, vectors=False, allow_missing=True)
-        return sorted(set(items).difference(found.ids))
-
     def _labelled(self, job: RoundJob) -> dict[ItemId, tuple[int, ...]]:
         with self._store.reading() as session:
-            return labels.effective(session, job.campaign_id, held_out=False, until=job.snapshot)
-
-    def _oracle(self, job: RoundJob) -> Oracle | None:
-        return self._oracles[oracle_of(job.spec)]
-
-    def _load_held_out(self, job: RoundJob) -> None:
-        oracle = self._oracle(job)
-        if oracle is None or not job.spec.evaluation_pool or job.held_out_loaded:
-            return
-        given = oracle.held_out(job.spec)
-        with recording(self._store, job) as record:
-            if record.campaign.held_out_loaded:
-                return
-            if given:
-                commit_labels(
-                    record.session,
-                    record.campaign,
-                    given,
-                    annotator=oracle.annotator,
-                    held_out=True,
-                    now=record.now,
-                )
-            record.campaign.held_out_loaded = True
-
-    def _evaluate(self, job: RoundJob) -> learner_pb2.EvaluateResponse | None:
-        if not job.spec.evaluation_pool:
-            return None
-        with self._store.reading() as session:
-            # Not those of the snapshot: they do not touch the picks, and the latest measure best.
-            until = campaigns.get(session, job.campaign).last_sequence
-            held_out = labels.effective(session, job.campaign_id, held_out=True, until=until)
-        if not held_out:
-            return None
-        header = learner_pb2.EvaluateHeader(campaign=job.campaign, round=job.number, pool=job.spec.evaluation_pool)
-        return self._learner.evaluate(header, _examples(held_out))
+            return labels.effective(session, job.campaign_id, purpose=LabelPurpose.TRAINING, until=job.snapshot)
 
     def _pick(self, job: RoundJob) -> learner_pb2.SelectResponse:
         if job.batch == 0:
             return learner_pb2.SelectResponse()
         labelled = {} if job.kind == RoundKind.SEED else self._labelled(job)
         if not labelled:  # then a candidate pool has nothing to grow from
-            return self._sample(job)
+            return self._seeder.draw(job)
         header = self._select_header(job)
         if job.kind == RoundKind.WITHOUT_MODEL:
             _do_without_model(header, job.spec)
@@ -209,20 +143,6 @@ class Phases:
             header, list(labelled), expand_from, excluded, classes=[sorted(classes) for classes in labelled.values()]
         )
 
-    def _sample(self, job: RoundJob) -> learner_pb2.SelectResponse:
-        """Draw the batch at random, from the whole pool: the seed set, or another while no item is labelled."""
-        exclude = list(dict.fromkeys([*self._labelled(job), *self._handed_out(job)]))
-        seed = derive_seed(job.spec.seed, job.number, Purpose.SAMPLE)
-        ids = self._index.sample_items(job.spec.pool, job.batch, seed=seed, exclude=exclude)
-        origin = common_pb2.PICK_ORIGIN_SEED if job.kind == RoundKind.SEED else common_pb2.PICK_ORIGIN_FILL
-        return learner_pb2.SelectResponse(
-            ids=ids,
-            scores=[0.0] * len(ids),
-            origins=[origin] * len(ids),
-            strategy="random",
-            pool_version=self._index.get_pool(job.spec.pool).version,
-        )
-
     def _handed_out(self, job: RoundJob) -> list[ItemId]:
         with self._store.reading() as session:
             return tasks.items_before(session, job.campaign_id, job.number)
@@ -242,26 +162,6 @@ def _do_without_model(header: learner_pb2.SelectHeader, spec: scheduler_pb2.Camp
 
 def _examples(labelled: Mapping[ItemId, Sequence[int]]) -> LabelledItems:
     return LabelledItems(ids=list(labelled), labels=list(labelled.values()))
-
-
-def _still_wanted(
-    job: RoundJob, record: Recording, given: Mapping[ItemId, tuple[int, ...]]
-) -> dict[ItemId, tuple[int, ...]]:
-    """Return those labels that the budget still has room for and that nobody gave while the oracle was asked."""
-    waiting = [item for item in tasks.outstanding(record.session, job.campaign_id) if item in given]
-    return {item: given[item] for item in waiting[: job.spec.budget - record.campaign.labelled]}
-
-
-def _pool_is_exhausted(job: RoundJob, record: Recording) -> bool:
-    """Whether a model that knows every label found nothing to hand out, and nothing that was handed out is waiting."""
-    return (
-        job.kind == RoundKind.MODEL
-        and job.batch > 0
-        and job.spec.fill != scheduler_pb2.FILL_NONE
-        and record.round.picks == 0
-        and record.campaign.last_sequence == job.snapshot
-        and not tasks.outstanding(record.session, job.campaign_id)
-    )
 
 
 def _check_picks(job: RoundJob, picks: Sequence[Pick], handed_out: Mapping[ItemId, int]) -> None:

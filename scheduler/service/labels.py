@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from scheduler import messages
 from scheduler.asking import asking
 from scheduler.domain.labels import ClassIndex
-from scheduler.domain.states import CampaignState
+from scheduler.domain.states import CampaignState, LabelPurpose
 from scheduler.labelling import commit_labels
 from scheduler.ports import Index
 from scheduler.service.checks import check_annotator, check_text
@@ -50,10 +50,11 @@ class LabelService:
             return earlier
         with self._store.reading() as session:
             campaign = campaigns.get(session, request.campaign)
-            given = self._check(campaign, request)
-            strangers = _strangers(session, campaign, list(given), held_out=request.held_out)
+            purpose = messages.purpose_of("purpose", request.purpose) or LabelPurpose.TRAINING
+            given = self._check(campaign, request, purpose)
+            strangers = _strangers(session, campaign, list(given), purpose=purpose)
         spec = campaigns.spec_of(campaign)
-        self._check_items(spec.evaluation_pool if request.held_out else spec.pool, strangers)
+        self._check_items(spec.evaluation_pool if purpose == LabelPurpose.EVALUATION else spec.pool, strangers)
 
         def effect(session: Session) -> scheduler_pb2.SubmitLabelsResponse:
             locked = campaigns.lock(session, request.campaign)
@@ -62,7 +63,7 @@ class LabelService:
                 locked,
                 given,
                 annotator=request.annotator,
-                held_out=request.held_out,
+                purpose=purpose,
                 now=self._store.clock.now(),
             )
             session.flush()
@@ -76,7 +77,7 @@ class LabelService:
 
         answer = self._once.run(request, scheduler_pb2.SubmitLabelsResponse, effect)
         reach("scheduler.submit.after_commit")
-        if spec.rule.after_labels and not request.held_out:
+        if spec.rule.after_labels and purpose == LabelPurpose.TRAINING:
             self._on_labels(request.campaign)
         return answer
 
@@ -91,7 +92,7 @@ class LabelService:
                 page = labels.page(
                     session,
                     campaign.id,
-                    held_out=request.held_out,
+                    purpose=messages.purpose_of("purpose", request.purpose) or LabelPurpose.TRAINING,
                     only_effective=request.only_effective,
                     after=after,
                     until=campaign.last_sequence,
@@ -102,7 +103,9 @@ class LabelService:
             yield [messages.label_message(row, classes) for row in page]
             after = page[-1].sequence
 
-    def _check(self, campaign: Campaign, request: scheduler_pb2.SubmitLabelsRequest) -> dict[ItemId, tuple[int, ...]]:
+    def _check(
+        self, campaign: Campaign, request: scheduler_pb2.SubmitLabelsRequest, purpose: LabelPurpose
+    ) -> dict[ItemId, tuple[int, ...]]:
         if campaign.state == CampaignState.ARCHIVED:
             raise FailedPrecondition(f"campaign {campaign.name!r} is archived", field="campaign")
         check_annotator(request.annotator)
@@ -113,8 +116,8 @@ class LabelService:
                 f"labels: {len(request.labels):,} in one call", limit=self._max_labels, setting="max_labels"
             )
         spec = campaigns.spec_of(campaign)
-        if request.held_out and not spec.evaluation_pool:
-            raise InvalidArgument("held_out", f"campaign {campaign.name!r} has no evaluation pool")
+        if purpose == LabelPurpose.EVALUATION and not spec.evaluation_pool:
+            raise InvalidArgument("purpose", f"campaign {campaign.name!r} has no evaluation pool")
         items = check_ids("labels.item_id", [label.item_id for label in request.labels])
         for item in items:
             check_text("labels.item_id", item, max_bytes=MAX_ID_BYTES)
@@ -135,8 +138,9 @@ class LabelService:
             raise NotFound("item (labels.item_id)", *missing, field="labels.item_id")
 
 
-def _strangers(session: Session, campaign: Campaign, items: Sequence[ItemId], *, held_out: bool) -> list[ItemId]:
+def _strangers(session: Session, campaign: Campaign, items: Sequence[ItemId], *, purpose: LabelPurpose) -> list[ItemId]:
     """Return the items that were neither handed out nor labelled: only these need a look into the pool."""
-    known: set[ItemId] = set() if held_out else set(tasks.rounds_of(session, campaign.id, items))
-    known |= labels.known_items(session, campaign.id, items, held_out=held_out)
+    is_training = purpose == LabelPurpose.TRAINING
+    known: set[ItemId] = set(tasks.rounds_of(session, campaign.id, items)) if is_training else set()
+    known |= labels.known_items(session, campaign.id, items, purpose=purpose)
     return [item for item in items if item not in known]

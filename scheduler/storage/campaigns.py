@@ -43,6 +43,8 @@ def add(session: Session, spec: scheduler_pb2.CampaignSpec, *, now: datetime) ->
         created_at=now,
         labelled=0,
         last_sequence=0,
+        evaluation_labelled=0,
+        state_reason="",
         held_out_loaded=False,
         drop_pending=False,
     )

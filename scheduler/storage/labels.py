@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Select, distinct, exists, func, insert, select
 from sqlalchemy.orm import Session, aliased
 
+from scheduler.domain.states import LabelPurpose
 from scheduler.storage.batches import in_batches
 from scheduler.storage.models import Campaign, Label
 from sealpool.types import ItemId
@@ -29,7 +30,7 @@ def append(
     labels: Sequence[NewLabel],
     *,
     annotator: str,
-    held_out: bool,
+    purpose: LabelPurpose,
     now: datetime,
 ) -> None:
     """Write labels in their order and move the campaign's last sequence and count. The campaign must be locked."""
@@ -42,7 +43,7 @@ def append(
             "round": label.round,
             "unsolicited": label.unsolicited,
             "corrects": label.corrects,
-            "held_out": held_out,
+            "purpose": purpose,
             "committed_at": now,
         }
         for label in labels
@@ -50,26 +51,30 @@ def append(
     if not rows:
         return
     session.execute(insert(Label), rows)
-    query = select(func.max(Label.sequence)).where(Label.campaign_id == campaign.id, Label.held_out == held_out)
+    query = select(func.max(Label.sequence)).where(Label.campaign_id == campaign.id, Label.purpose == purpose)
     campaign.last_sequence = max(campaign.last_sequence, session.scalars(query).one())
-    if not held_out:
+    if purpose == LabelPurpose.TRAINING:
         campaign.labelled += sum(not label.corrects for label in labels)
 
 
-def known_items(session: Session, campaign_id: int, item_ids: Sequence[ItemId], *, held_out: bool) -> set[ItemId]:
+def known_items(
+    session: Session, campaign_id: int, item_ids: Sequence[ItemId], *, purpose: LabelPurpose
+) -> set[ItemId]:
     """Return those of `item_ids` that have a label."""
     found: set[ItemId] = set()
     for some in in_batches(item_ids):
-        query = select(Label.item_id).where(_log(campaign_id, held_out), Label.item_id.in_(some))
+        query = select(Label.item_id).where(_log(campaign_id, purpose), Label.item_id.in_(some))
         found.update(ItemId(item_id) for item_id in session.scalars(query))
     return found
 
 
-def effective(session: Session, campaign_id: int, *, held_out: bool, until: int) -> dict[ItemId, tuple[int, ...]]:
+def effective(
+    session: Session, campaign_id: int, *, purpose: LabelPurpose, until: int
+) -> dict[ItemId, tuple[int, ...]]:
     """Return the effective label of each item as of sequence `until`, in the order those were committed."""
     latest = (
         select(func.max(Label.sequence).label("sequence"))
-        .where(_log(campaign_id, held_out), Label.sequence <= until)
+        .where(_log(campaign_id, purpose), Label.sequence <= until)
         .group_by(Label.item_id)
         .subquery()
     )
@@ -80,21 +85,21 @@ def effective(session: Session, campaign_id: int, *, held_out: bool, until: int)
 def arrived_since(session: Session, campaign_id: int, sequence: int) -> int:
     """Return how many distinct items were labelled, or labelled anew, after `sequence`."""
     query = select(func.count(distinct(Label.item_id)))
-    return session.scalar(query.where(_log(campaign_id, False), Label.sequence > sequence)) or 0
+    return session.scalar(query.where(_log(campaign_id, LabelPurpose.TRAINING), Label.sequence > sequence)) or 0
 
 
 def page(
     session: Session,
     campaign_id: int,
     *,
-    held_out: bool,
+    purpose: LabelPurpose,
     only_effective: bool,
     after: int,
     until: int,
     limit: int,
 ) -> Sequence[Label]:
     """Return up to `limit` labels with after < sequence ≤ until; effective ones are those not corrected by `until`."""
-    query = select(Label).where(_log(campaign_id, held_out), Label.sequence > after, Label.sequence <= until)
+    query = select(Label).where(_log(campaign_id, purpose), Label.sequence > after, Label.sequence <= until)
     if only_effective:
         query = _without_corrected(query, until)
     return session.scalars(query.order_by(Label.sequence).limit(limit)).all()
@@ -104,7 +109,7 @@ def _without_corrected(query: Select[Label], until: int) -> Select[Label]:
     later = aliased(Label)
     corrected = exists().where(
         later.campaign_id == Label.campaign_id,
-        later.held_out == Label.held_out,
+        later.purpose == Label.purpose,
         later.item_id == Label.item_id,
         later.sequence > Label.sequence,
         later.sequence <= until,
@@ -112,5 +117,5 @@ def _without_corrected(query: Select[Label], until: int) -> Select[Label]:
     return query.where(~corrected)
 
 
-def _log(campaign_id: int, held_out: bool) -> ColumnElement[bool]:
-    return (Label.campaign_id == campaign_id) & (Label.held_out == held_out)
+def _log(campaign_id: int, purpose: LabelPurpose) -> ColumnElement[bool]:
+    return (Label.campaign_id == campaign_id) & (Label.purpose == purpose)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, and_, case, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from scheduler.domain.states import TaskState
+from scheduler.domain.states import Audience, LabelPurpose, TaskState
 from scheduler.storage.batches import in_batches
 from scheduler.storage.models import Task
 from sealpool.types import ItemId
@@ -29,12 +29,30 @@ class TaskCounts:
 
     open: int = 0  # waiting, not leased
     leased: int = 0
+    review: int = 0  # of both: those of evaluation, audit and review
+    given_up: int = 0  # items
 
 
 def add(
-    session: Session, campaign_id: int, number: int, picks: Iterable[Pick], *, labelled: Collection[ItemId]
+    session: Session,
+    campaign_id: int,
+    number: int,
+    picks: Iterable[Pick],
+    *,
+    labelled: Collection[ItemId],
+    purpose: LabelPurpose = LabelPurpose.TRAINING,
+    audience: Audience = Audience.PEOPLE,
+    annotations: int = 1,
 ) -> None:
-    """Write the picks of a round, most wanted first. One whose item is in `labelled` is closed from the beginning."""
+    """Write picks as tasks, most wanted first. One whose item is in `labelled` is closed from the beginning.
+
+    Parameters
+    ----------
+    number
+        The round that hands them out; for tasks of no round, the latest one.
+    annotations
+        How many annotations are wanted of each item.
+    """
     rows = [
         {
             "campaign_id": campaign_id,
@@ -45,8 +63,12 @@ def add(
             "origin": pick.origin,
             "state": TaskState.CLOSED if pick.item_id in labelled else TaskState.OPEN,
             "annotator": "",
+            "purpose": purpose,
+            "audience": audience,
+            "slot": slot,
         }
         for rank, pick in enumerate(picks)
+        for slot in range(annotations)
     ]
     if rows:
         session.execute(insert(Task), rows)

@@ -156,7 +156,8 @@ def export(
     if as_json and output is None:
         raise typer.BadParameter("--json needs --output: without it, stdout holds the labels")
     with scheduler_client(scheduler) as client:
-        labels = client.list_labels(name, only_effective=not history, held_out=held_out)
+        purpose = scheduler_pb2.LABEL_PURPOSE_EVALUATION if held_out else scheduler_pb2.LABEL_PURPOSE_TRAINING
+        labels = client.list_labels(name, only_effective=not history, purpose=purpose)
         written = exports.write_labels(labels, output, exports.kind_of(output, kind))
     if as_json:
         answer_json({"campaign": name, "labels": written, "file": str(output)})

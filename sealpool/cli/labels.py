@@ -113,6 +113,7 @@ def submit(
         raise typer.BadParameter("give ITEM=CLASS … or --file FILE")
     words = [_checked(word) for word in labels or []]
     total = scheduler_pb2.SubmitLabelsResponse()
+    purpose = scheduler_pb2.LABEL_PURPOSE_EVALUATION if held_out else scheduler_pb2.LABEL_PURPOSE_UNSPECIFIED
     with scheduler_client(scheduler) as client:
         if file is not None:
             pairs = _from_file(file)
@@ -122,7 +123,7 @@ def submit(
         items = list(pairs.items())
         for start in range(0, len(items), _LABELS_A_CALL):
             some = dict(items[start : start + _LABELS_A_CALL])
-            answer = client.submit_labels(campaign, some, annotator=_who(annotator), held_out=held_out)
+            answer = client.submit_labels(campaign, some, annotator=_who(annotator), purpose=purpose)
             total.accepted += answer.accepted
             total.unsolicited += answer.unsolicited
             total.corrections += answer.corrections

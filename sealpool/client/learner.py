@@ -172,6 +172,43 @@ class LearnerClient(Connection):
         for answer in self.stream_once(answers):
             yield from_matrix(answer.vectors)
 
+    def cross_predict(
+        self, header: learner_pb2.TrainHeader, examples: LabelledItems, *, folds: int = 0
+    ) -> Iterator[Predictions]:
+        """Yield class probabilities of labelled items by models that had not seen their labels."""
+
+        def requests() -> Iterator[learner_pb2.CrossPredictRequest]:
+            yield learner_pb2.CrossPredictRequest(header=header, folds=folds)
+            for batch in to_labelled_batches(examples, chunk_rows=self.options.chunk_ids):
+                yield learner_pb2.CrossPredictRequest(examples=batch)
+
+        for answer in self.stream(lambda s: self._stub.CrossPredict(requests(), timeout=s)):
+            yield Predictions(
+                ids=[ItemId(item_id) for item_id in answer.ids],
+                probabilities=from_matrix(answer.probabilities, field="probabilities"),
+                classes=header.classes,
+                round=header.round,
+            )
+
+    def propagate(
+        self, header: learner_pb2.PropagateHeader, examples: LabelledItems
+    ) -> Iterator[tuple[Predictions, NDArray[np.float32]]]:
+        """Yield class probabilities of all items of a pool, spread from labelled ones, with their mass (n,) float32."""
+
+        def requests() -> Iterator[learner_pb2.PropagateRequest]:
+            yield learner_pb2.PropagateRequest(header=header)
+            for batch in to_labelled_batches(examples, chunk_rows=self.options.chunk_ids):
+                yield learner_pb2.PropagateRequest(examples=batch)
+
+        for answer in self.stream(lambda s: self._stub.Propagate(requests(), timeout=s)):
+            predictions = Predictions(
+                ids=[ItemId(item_id) for item_id in answer.ids],
+                probabilities=from_matrix(answer.probabilities, field="probabilities"),
+                classes=header.classes,
+                round=0,
+            )
+            yield predictions, from_matrix(answer.mass, field="mass").ravel()
+
     def start_reembedding(self, request: learner_pb2.StartReembeddingRequest) -> learner_pb2.ReembeddingJob:
         """Embed a pool anew into another one. Repeated with the same request it is the same job."""
         return self.call(lambda s: self._stub.StartReembedding(request, timeout=s), long=True).job

@@ -19,11 +19,22 @@ class SchedulerClient(Connection):
         self._stub = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
 
     def create_campaign(
-        self, spec: scheduler_pb2.CampaignSpec, *, request_id: str | None = None
+        self, spec: scheduler_pb2.CampaignSpec, *, validate_only: bool = False, request_id: str | None = None
     ) -> scheduler_pb2.Campaign:
-        """Begin a campaign. Raises AlreadyExists if the name is taken."""
-        request = scheduler_pb2.CreateCampaignRequest(spec=spec, request_id=_or_new(request_id))
+        """Begin a campaign, or only check that it could. Raises AlreadyExists if the name is taken."""
+        request = scheduler_pb2.CreateCampaignRequest(
+            spec=spec, validate_only=validate_only, request_id=_or_new(request_id)
+        )
         return self.call(lambda s: self._stub.CreateCampaign(request, timeout=s)).campaign
+
+    def update_campaign(
+        self, spec: scheduler_pb2.CampaignSpec, *, validate_only: bool = False, request_id: str | None = None
+    ) -> scheduler_pb2.UpdateCampaignResponse:
+        """Change what may change of a campaign while it runs; `spec` is all of it as it is to be."""
+        request = scheduler_pb2.UpdateCampaignRequest(
+            spec=spec, validate_only=validate_only, request_id=_or_new(request_id)
+        )
+        return self.call(lambda s: self._stub.UpdateCampaign(request, timeout=s))
 
     def get_campaign(self, name: str) -> scheduler_pb2.Campaign:
         """Return one campaign as it stands."""
@@ -62,6 +73,7 @@ class SchedulerClient(Connection):
         annotator: str,
         max_tasks: int,
         lease_s: float = 0,
+        include_predictions: bool = False,
         request_id: str | None = None,
     ) -> scheduler_pb2.LeaseTasksResponse:
         """Take open tasks, most wanted first, for `lease_s` seconds (0: the campaign's)."""
@@ -70,6 +82,7 @@ class SchedulerClient(Connection):
             annotator=annotator,
             max_tasks=max_tasks,
             lease_seconds=lease_s,
+            include_predictions=include_predictions,
             request_id=_or_new(request_id),
         )
         return self.call(lambda s: self._stub.LeaseTasks(request, timeout=s))
@@ -80,25 +93,104 @@ class SchedulerClient(Connection):
         labels: Mapping[str, Sequence[str]],
         *,
         annotator: str,
-        held_out: bool = False,
+        purpose: scheduler_pb2.LabelPurpose.ValueType = scheduler_pb2.LABEL_PURPOSE_UNSPECIFIED,
         request_id: str | None = None,
     ) -> scheduler_pb2.SubmitLabelsResponse:
         """Hand in labels, item id to classes: all of them or none."""
+        given = [scheduler_pb2.NewLabel(item_id=item, classes=classes) for item, classes in labels.items()]
+        return self.submit_annotations(campaign, given, annotator=annotator, purpose=purpose, request_id=request_id)
+
+    def submit_annotations(
+        self,
+        campaign: str,
+        annotations: Sequence[scheduler_pb2.NewLabel],
+        *,
+        annotator: str,
+        purpose: scheduler_pb2.LabelPurpose.ValueType = scheduler_pb2.LABEL_PURPOSE_UNSPECIFIED,
+        request_id: str | None = None,
+    ) -> scheduler_pb2.SubmitLabelsResponse:
+        """Hand in what an annotator said: labels, skips, "cannot tell", with confidence and comments; all or none."""
         request = scheduler_pb2.SubmitLabelsRequest(
-            campaign=campaign,
-            annotator=annotator,
-            labels=[scheduler_pb2.NewLabel(item_id=item, classes=classes) for item, classes in labels.items()],
-            held_out=held_out,
-            request_id=_or_new(request_id),
+            campaign=campaign, annotator=annotator, labels=annotations, purpose=purpose, request_id=_or_new(request_id)
         )
         return self.call(lambda s: self._stub.SubmitLabels(request, timeout=s))
 
+    def renew_leases(
+        self,
+        campaign: str,
+        *,
+        annotator: str,
+        task_ids: Sequence[str] = (),
+        lease_s: float = 0,
+        request_id: str | None = None,
+    ) -> scheduler_pb2.RenewLeasesResponse:
+        """Hold leased tasks (none named: all of the annotator's) for `lease_s` seconds from now."""
+        request = scheduler_pb2.RenewLeasesRequest(
+            campaign=campaign,
+            annotator=annotator,
+            task_ids=task_ids,
+            lease_seconds=lease_s,
+            request_id=_or_new(request_id),
+        )
+        return self.call(lambda s: self._stub.RenewLeases(request, timeout=s))
+
+    def release_tasks(
+        self, campaign: str, *, annotator: str, task_ids: Sequence[str] = (), request_id: str | None = None
+    ) -> int:
+        """Give leased tasks (none named: all of the annotator's) back; return how many."""
+        request = scheduler_pb2.ReleaseTasksRequest(
+            campaign=campaign, annotator=annotator, task_ids=task_ids, request_id=_or_new(request_id)
+        )
+        return self.call(lambda s: self._stub.ReleaseTasks(request, timeout=s)).released
+
+    def list_annotations(
+        self, campaign: str, *, after_sequence: int = 0, item_id: str = "", annotator: str = ""
+    ) -> Iterator[scheduler_pb2.Annotation]:
+        """Yield what annotators said, in the order it was committed."""
+        request = scheduler_pb2.ListAnnotationsRequest(
+            campaign=campaign, after_sequence=after_sequence, item_id=item_id, annotator=annotator
+        )
+        for answer in self.stream(lambda s: self._stub.ListAnnotations(request, timeout=s)):
+            yield from answer.annotations
+
+    def review_labels(
+        self,
+        campaign: str,
+        *,
+        max_items: int,
+        folds: int = 0,
+        show_only: bool = False,
+        request_id: str | None = None,
+    ) -> scheduler_pb2.ReviewLabelsResponse:
+        """Look for labels that are likely wrong, and hand the worst out again unless `show_only`."""
+        request = scheduler_pb2.ReviewLabelsRequest(
+            campaign=campaign, max_items=max_items, folds=folds, show_only=show_only, request_id=_or_new(request_id)
+        )
+        return self.call(lambda s: self._stub.ReviewLabels(request, timeout=s), long=True)
+
+    def draw_audit(
+        self, campaign: str, *, items: int, request_id: str | None = None
+    ) -> scheduler_pb2.DrawAuditResponse:
+        """Ask people for labels of `items` unlabelled items in all, drawn at random."""
+        request = scheduler_pb2.DrawAuditRequest(campaign=campaign, items=items, request_id=_or_new(request_id))
+        return self.call(lambda s: self._stub.DrawAudit(request, timeout=s))
+
+    def get_oracle_report(self, campaign: str) -> scheduler_pb2.GetOracleReportResponse:
+        """Return who labelled how much and how well they agree."""
+        request = scheduler_pb2.GetOracleReportRequest(campaign=campaign)
+        return self.call(lambda s: self._stub.GetOracleReport(request, timeout=s))
+
     def list_labels(
-        self, campaign: str, *, after_sequence: int = 0, only_effective: bool = False, held_out: bool = False
+        self,
+        campaign: str,
+        *,
+        after_sequence: int = 0,
+        only_effective: bool = False,
+        purpose: scheduler_pb2.LabelPurpose.ValueType = scheduler_pb2.LABEL_PURPOSE_UNSPECIFIED,
     ) -> Iterator[scheduler_pb2.Label]:
         """Yield labels in the order they were committed."""
         request = scheduler_pb2.ListLabelsRequest(
-            campaign=campaign, after_sequence=after_sequence, only_effective=only_effective, held_out=held_out
+            campaign=campaign, after_sequence=after_sequence, only_effective=only_effective, purpose=purpose
         )
         for answer in self.stream(lambda s: self._stub.ListLabels(request, timeout=s)):
             yield from answer.labels

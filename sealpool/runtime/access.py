@@ -104,6 +104,8 @@ LEARNER_ACCESS: Mapping[str, Access] = {
     "Predict": Access(role=Role.READ, pools_of=_POOL),
     "Evaluate": Access(role=Role.READ, pools_of=_HEADER),
     "Train": Access(role=Role.WRITE, pools_of=_HEADER),
+    "CrossPredict": Access(role=Role.WRITE, pools_of=_HEADER),
+    "Propagate": Access(role=Role.WRITE, pools_of=_HEADER),
     "Select": Access(role=Role.WRITE, pools_of=_HEADER),
     # Loads encoders and holds the device: work, though nothing is kept.
     "Embed": Access(role=Role.WRITE, pools_of=no_pools),
@@ -137,13 +139,31 @@ def scheduler_access(pool_of_campaign: Callable[[str], str] | None = None) -> Ma
         "ListLabels": Access(role=Role.READ, pools_of=by_campaign),
         "ListRounds": Access(role=Role.READ, pools_of=by_campaign),
         "WatchCampaign": Access(role=Role.READ, pools_of=by_campaign),
+        "ListAnnotations": Access(role=Role.READ, pools_of=by_campaign),
+        "GetOracleReport": Access(role=Role.READ, pools_of=by_campaign),
         "LeaseTasks": Access(role=Role.WRITE, pools_of=by_campaign),
+        "RenewLeases": Access(role=Role.WRITE, pools_of=by_campaign),
+        "ReleaseTasks": Access(role=Role.WRITE, pools_of=by_campaign),
+        "ReviewLabels": Access(role=Role.WRITE, pools_of=by_campaign),
+        "DrawAudit": Access(role=Role.WRITE, pools_of=by_campaign),
         "SubmitLabels": Access(role=Role.WRITE, pools_of=by_campaign),
         "RunRound": Access(role=Role.WRITE, pools_of=by_campaign),
         "PauseCampaign": Access(role=Role.WRITE, pools_of=by_name),
         "ResumeCampaign": Access(role=Role.WRITE, pools_of=by_name),
         "CreateCampaign": Access(role=Role.ADMIN, pools_of=_campaign_pools),
+        "UpdateCampaign": Access(role=Role.ADMIN, pools_of=_campaign_pools),
         "ArchiveCampaign": Access(role=Role.ADMIN, pools_of=by_name),
+        # StreamService. Items join the campaign's pool, as by Upsert.
+        "Consider": Access(role=Role.WRITE, pools_of=by_campaign),
+        "ConsiderBatch": Access(role=Role.WRITE, pools_of=by_campaign),
+        "Synthesize": Access(role=Role.WRITE, pools_of=by_campaign),
+        "GetStream": Access(role=Role.READ, pools_of=by_campaign),
+        "ListSynthetic": Access(role=Role.READ, pools_of=by_campaign),
+        # LabelStudioService. A link sends what the pool says to another server.
+        "LinkLabelStudio": Access(role=Role.ADMIN, pools_of=by_campaign),
+        "UnlinkLabelStudio": Access(role=Role.ADMIN, pools_of=by_campaign),
+        "SyncLabelStudio": Access(role=Role.WRITE, pools_of=by_campaign),
+        "GetLabelStudioLink": Access(role=Role.READ, pools_of=by_campaign),
     }
 
 

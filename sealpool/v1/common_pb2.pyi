@@ -245,6 +245,16 @@ class _PickOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PickOrigin
     """Drawn at random because the candidate pool ran short."""
     PICK_ORIGIN_SEED: _PickOrigin.ValueType  # 4
     """Part of the seed set, before there was a model."""
+    PICK_ORIGIN_EVALUATION: _PickOrigin.ValueType  # 5
+    """Held out, or a test point: its label is for evaluation."""
+    PICK_ORIGIN_AUDIT: _PickOrigin.ValueType  # 6
+    """Drawn at random to judge labels that the model or a language model gave."""
+    PICK_ORIGIN_REVIEW: _PickOrigin.ValueType  # 7
+    """Labelled before, and the label is doubted."""
+    PICK_ORIGIN_STREAM: _PickOrigin.ValueType  # 8
+    """Came in a stream, and the model was in doubt."""
+    PICK_ORIGIN_SYNTHESIS: _PickOrigin.ValueType  # 9
+    """Made, or the nearest real item to what was made; see StreamService.Synthesize."""
 
 class PickOrigin(_PickOrigin, metaclass=_PickOriginEnumTypeWrapper):
     """Where a pick came from."""
@@ -258,6 +268,16 @@ PICK_ORIGIN_FILL: PickOrigin.ValueType  # 3
 """Drawn at random because the candidate pool ran short."""
 PICK_ORIGIN_SEED: PickOrigin.ValueType  # 4
 """Part of the seed set, before there was a model."""
+PICK_ORIGIN_EVALUATION: PickOrigin.ValueType  # 5
+"""Held out, or a test point: its label is for evaluation."""
+PICK_ORIGIN_AUDIT: PickOrigin.ValueType  # 6
+"""Drawn at random to judge labels that the model or a language model gave."""
+PICK_ORIGIN_REVIEW: PickOrigin.ValueType  # 7
+"""Labelled before, and the label is doubted."""
+PICK_ORIGIN_STREAM: PickOrigin.ValueType  # 8
+"""Came in a stream, and the model was in doubt."""
+PICK_ORIGIN_SYNTHESIS: PickOrigin.ValueType  # 9
+"""Made, or the nearest real item to what was made; see StreamService.Synthesize."""
 Global___PickOrigin: _TypeAlias = PickOrigin  # noqa: Y015
 
 @_typing.final

@@ -623,6 +623,138 @@ class PredictResponse(_message.Message):
 Global___PredictResponse: _TypeAlias = PredictResponse  # noqa: Y015
 
 @_typing.final
+class CrossPredictRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    FOLDS_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    folds: _builtins.int
+    """With the header. 0 means 5."""
+    @_builtins.property
+    def header(self) -> Global___TrainHeader:
+        """In the first message, and only there. `round` has no meaning."""
+
+    @_builtins.property
+    def examples(self) -> _common_pb2.LabelledBatch: ...
+    def __init__(
+        self,
+        *,
+        header: Global___TrainHeader | None = ...,
+        folds: _builtins.int = ...,
+        examples: _common_pb2.LabelledBatch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "folds", b"folds", "header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CrossPredictRequest: _TypeAlias = CrossPredictRequest  # noqa: Y015
+
+@_typing.final
+class PropagateHeader(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    MAX_ITERATIONS_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    task: _common_pb2.TaskKind.ValueType
+    k: _builtins.int
+    """Neighbours an item. 0 means 10."""
+    alpha: _builtins.float
+    """Share that comes from neighbours, above 0 and below 1. 0 means 0.9."""
+    max_iterations: _builtins.int
+    """0 means 100; it ends before where F no longer changes by over 1e-4."""
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        task: _common_pb2.TaskKind.ValueType = ...,
+        classes: _abc.Iterable[_builtins.str] | None = ...,
+        k: _builtins.int = ...,
+        alpha: _builtins.float = ...,
+        max_iterations: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "classes", b"classes", "k", b"k", "max_iterations", b"max_iterations", "pool", b"pool", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PropagateHeader: _TypeAlias = PropagateHeader  # noqa: Y015
+
+@_typing.final
+class PropagateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___PropagateHeader:
+        """In the first message, and only there."""
+
+    @_builtins.property
+    def examples(self) -> _common_pb2.LabelledBatch: ...
+    def __init__(
+        self,
+        *,
+        header: Global___PropagateHeader | None = ...,
+        examples: _common_pb2.LabelledBatch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PropagateRequest: _TypeAlias = PropagateRequest  # noqa: Y015
+
+@_typing.final
+class PropagateResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    PROBABILITIES_FIELD_NUMBER: _builtins.int
+    MASS_FIELD_NUMBER: _builtins.int
+    POOL_VERSION_FIELD_NUMBER: _builtins.int
+    ITERATIONS_FIELD_NUMBER: _builtins.int
+    pool_version: _builtins.int
+    iterations: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def probabilities(self) -> _common_pb2.Matrix:
+        """Rows scaled to sum 1; multi-label: each class against its absence."""
+
+    @_builtins.property
+    def mass(self) -> _common_pb2.Matrix:
+        """One column: what of labels reached the item, before scaling."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        probabilities: _common_pb2.Matrix | None = ...,
+        mass: _common_pb2.Matrix | None = ...,
+        pool_version: _builtins.int = ...,
+        iterations: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mass", b"mass", "probabilities", b"probabilities"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "iterations", b"iterations", "mass", b"mass", "pool_version", b"pool_version", "probabilities", b"probabilities"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PropagateResponse: _TypeAlias = PropagateResponse  # noqa: Y015
+
+@_typing.final
 class EvaluateHeader(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

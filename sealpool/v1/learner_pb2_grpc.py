@@ -49,6 +49,16 @@ class LearnerServiceStub:
                 request_serializer=sealpool_dot_v1_dot_learner__pb2.PredictRequest.SerializeToString,
                 response_deserializer=sealpool_dot_v1_dot_learner__pb2.PredictResponse.FromString,
                 _registered_method=True)
+        self.CrossPredict = channel.stream_stream(
+                '/sealpool.v1.LearnerService/CrossPredict',
+                request_serializer=sealpool_dot_v1_dot_learner__pb2.CrossPredictRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_learner__pb2.PredictResponse.FromString,
+                _registered_method=True)
+        self.Propagate = channel.stream_stream(
+                '/sealpool.v1.LearnerService/Propagate',
+                request_serializer=sealpool_dot_v1_dot_learner__pb2.PropagateRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_learner__pb2.PropagateResponse.FromString,
+                _registered_method=True)
         self.Evaluate = channel.stream_unary(
                 '/sealpool.v1.LearnerService/Evaluate',
                 request_serializer=sealpool_dot_v1_dot_learner__pb2.EvaluateRequest.SerializeToString,
@@ -118,6 +128,27 @@ class LearnerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CrossPredict(self, request_iterator, context):
+        """Class probabilities of labelled items by models that had not seen their labels: the labelled set is cut into folds,
+        and each fold predicted by a model trained on the others. No checkpoint is kept. The first message carries the
+        header. INVALID_ARGUMENT: as for Train; folds not 2 to 20. FAILED_PRECONDITION: a part of the labelled set cannot
+        train a model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Propagate(self, request_iterator, context):
+        """Class probabilities of every item of a pool, spread from its labelled items over the graph of nearest neighbours:
+        F ← α·S·F + (1 − α)·Y with S = D^−½·W·D^−½ (Zhou et al., NeurIPS 2003). The first message carries the header. Items
+        that no labelled item reaches have equal probabilities and a mass of 0. NOT_FOUND: no such pool. INVALID_ARGUMENT:
+        header missing or not first, k, alpha, label indices outside the classes. FAILED_PRECONDITION: no labelled item is
+        in the pool. RESOURCE_EXHAUSTED: a graph beyond the learner's memory limit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Evaluate(self, request_iterator, context):
         """Quality of the checkpoint of (campaign, round) on held-out items. The first message carries the header.
         NOT_FOUND: no such pool or checkpoint. INVALID_ARGUMENT: as for Train. FAILED_PRECONDITION: no example is left.
@@ -180,6 +211,16 @@ def add_LearnerServiceServicer_to_server(servicer, server):
                     servicer.Predict,
                     request_deserializer=sealpool_dot_v1_dot_learner__pb2.PredictRequest.FromString,
                     response_serializer=sealpool_dot_v1_dot_learner__pb2.PredictResponse.SerializeToString,
+            ),
+            'CrossPredict': grpc.stream_stream_rpc_method_handler(
+                    servicer.CrossPredict,
+                    request_deserializer=sealpool_dot_v1_dot_learner__pb2.CrossPredictRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_learner__pb2.PredictResponse.SerializeToString,
+            ),
+            'Propagate': grpc.stream_stream_rpc_method_handler(
+                    servicer.Propagate,
+                    request_deserializer=sealpool_dot_v1_dot_learner__pb2.PropagateRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_learner__pb2.PropagateResponse.SerializeToString,
             ),
             'Evaluate': grpc.stream_unary_rpc_method_handler(
                     servicer.Evaluate,
@@ -288,6 +329,60 @@ class LearnerService:
             '/sealpool.v1.LearnerService/Predict',
             sealpool_dot_v1_dot_learner__pb2.PredictRequest.SerializeToString,
             sealpool_dot_v1_dot_learner__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CrossPredict(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/sealpool.v1.LearnerService/CrossPredict',
+            sealpool_dot_v1_dot_learner__pb2.CrossPredictRequest.SerializeToString,
+            sealpool_dot_v1_dot_learner__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Propagate(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/sealpool.v1.LearnerService/Propagate',
+            sealpool_dot_v1_dot_learner__pb2.PropagateRequest.SerializeToString,
+            sealpool_dot_v1_dot_learner__pb2.PropagateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,19 @@ class LearnerServiceStub:
     NOT_FOUND: no such pool, item or checkpoint. INVALID_ARGUMENT: no source, vectors of another dimension or not
     finite.
     """
+    CrossPredict: _grpc.StreamStreamMultiCallable[_learner_pb2.CrossPredictRequest, _learner_pb2.PredictResponse]
+    """Class probabilities of labelled items by models that had not seen their labels: the labelled set is cut into folds,
+    and each fold predicted by a model trained on the others. No checkpoint is kept. The first message carries the
+    header. INVALID_ARGUMENT: as for Train; folds not 2 to 20. FAILED_PRECONDITION: a part of the labelled set cannot
+    train a model.
+    """
+    Propagate: _grpc.StreamStreamMultiCallable[_learner_pb2.PropagateRequest, _learner_pb2.PropagateResponse]
+    """Class probabilities of every item of a pool, spread from its labelled items over the graph of nearest neighbours:
+    F ← α·S·F + (1 − α)·Y with S = D^−½·W·D^−½ (Zhou et al., NeurIPS 2003). The first message carries the header. Items
+    that no labelled item reaches have equal probabilities and a mass of 0. NOT_FOUND: no such pool. INVALID_ARGUMENT:
+    header missing or not first, k, alpha, label indices outside the classes. FAILED_PRECONDITION: no labelled item is
+    in the pool. RESOURCE_EXHAUSTED: a graph beyond the learner's memory limit.
+    """
     Evaluate: _grpc.StreamUnaryMultiCallable[_learner_pb2.EvaluateRequest, _learner_pb2.EvaluateResponse]
     """Quality of the checkpoint of (campaign, round) on held-out items. The first message carries the header.
     NOT_FOUND: no such pool or checkpoint. INVALID_ARGUMENT: as for Train. FAILED_PRECONDITION: no example is left.
@@ -113,6 +126,19 @@ class LearnerServiceAsyncStub(LearnerServiceStub):
     """Class probabilities of items, in bounded chunks.
     NOT_FOUND: no such pool, item or checkpoint. INVALID_ARGUMENT: no source, vectors of another dimension or not
     finite.
+    """
+    CrossPredict: _aio.StreamStreamMultiCallable[_learner_pb2.CrossPredictRequest, _learner_pb2.PredictResponse]  # type: ignore[assignment]
+    """Class probabilities of labelled items by models that had not seen their labels: the labelled set is cut into folds,
+    and each fold predicted by a model trained on the others. No checkpoint is kept. The first message carries the
+    header. INVALID_ARGUMENT: as for Train; folds not 2 to 20. FAILED_PRECONDITION: a part of the labelled set cannot
+    train a model.
+    """
+    Propagate: _aio.StreamStreamMultiCallable[_learner_pb2.PropagateRequest, _learner_pb2.PropagateResponse]  # type: ignore[assignment]
+    """Class probabilities of every item of a pool, spread from its labelled items over the graph of nearest neighbours:
+    F ← α·S·F + (1 − α)·Y with S = D^−½·W·D^−½ (Zhou et al., NeurIPS 2003). The first message carries the header. Items
+    that no labelled item reaches have equal probabilities and a mass of 0. NOT_FOUND: no such pool. INVALID_ARGUMENT:
+    header missing or not first, k, alpha, label indices outside the classes. FAILED_PRECONDITION: no labelled item is
+    in the pool. RESOURCE_EXHAUSTED: a graph beyond the learner's memory limit.
     """
     Evaluate: _aio.StreamUnaryMultiCallable[_learner_pb2.EvaluateRequest, _learner_pb2.EvaluateResponse]  # type: ignore[assignment]
     """Quality of the checkpoint of (campaign, round) on held-out items. The first message carries the header.
@@ -182,6 +208,31 @@ class LearnerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Class probabilities of items, in bounded chunks.
         NOT_FOUND: no such pool, item or checkpoint. INVALID_ARGUMENT: no source, vectors of another dimension or not
         finite.
+        """
+
+    @_abc_1.abstractmethod
+    def CrossPredict(
+        self,
+        request_iterator: _MaybeAsyncIterator[_learner_pb2.CrossPredictRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_learner_pb2.PredictResponse], _abc.AsyncIterator[_learner_pb2.PredictResponse]]:
+        """Class probabilities of labelled items by models that had not seen their labels: the labelled set is cut into folds,
+        and each fold predicted by a model trained on the others. No checkpoint is kept. The first message carries the
+        header. INVALID_ARGUMENT: as for Train; folds not 2 to 20. FAILED_PRECONDITION: a part of the labelled set cannot
+        train a model.
+        """
+
+    @_abc_1.abstractmethod
+    def Propagate(
+        self,
+        request_iterator: _MaybeAsyncIterator[_learner_pb2.PropagateRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_learner_pb2.PropagateResponse], _abc.AsyncIterator[_learner_pb2.PropagateResponse]]:
+        """Class probabilities of every item of a pool, spread from its labelled items over the graph of nearest neighbours:
+        F ← α·S·F + (1 − α)·Y with S = D^−½·W·D^−½ (Zhou et al., NeurIPS 2003). The first message carries the header. Items
+        that no labelled item reaches have equal probabilities and a mass of 0. NOT_FOUND: no such pool. INVALID_ARGUMENT:
+        header missing or not first, k, alpha, label indices outside the classes. FAILED_PRECONDITION: no labelled item is
+        in the pool. RESOURCE_EXHAUSTED: a graph beyond the learner's memory limit.
         """
 
     @_abc_1.abstractmethod

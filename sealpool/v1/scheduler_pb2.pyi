@@ -15,6 +15,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from sealpool.v1 import common_pb2 as _common_pb2
+from sealpool.v1 import learner_pb2 as _learner_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -25,6 +26,77 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _SeedingKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SeedingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SeedingKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SEEDING_KIND_UNSPECIFIED: _SeedingKind.ValueType  # 0
+    """RANDOM."""
+    SEEDING_KIND_RANDOM: _SeedingKind.ValueType  # 1
+    SEEDING_KIND_EXAMPLES: _SeedingKind.ValueType  # 2
+    SEEDING_KIND_QUERIES: _SeedingKind.ValueType  # 3
+    SEEDING_KIND_STRATEGY: _SeedingKind.ValueType  # 4
+    SEEDING_KIND_CONCEPT: _SeedingKind.ValueType  # 5
+    """Binary campaigns with the `dataset` oracle: nobody else knows the positives beforehand."""
+
+class SeedingKind(_SeedingKind, metaclass=_SeedingKindEnumTypeWrapper): ...
+
+SEEDING_KIND_UNSPECIFIED: SeedingKind.ValueType  # 0
+"""RANDOM."""
+SEEDING_KIND_RANDOM: SeedingKind.ValueType  # 1
+SEEDING_KIND_EXAMPLES: SeedingKind.ValueType  # 2
+SEEDING_KIND_QUERIES: SeedingKind.ValueType  # 3
+SEEDING_KIND_STRATEGY: SeedingKind.ValueType  # 4
+SEEDING_KIND_CONCEPT: SeedingKind.ValueType  # 5
+"""Binary campaigns with the `dataset` oracle: nobody else knows the positives beforehand."""
+Global___SeedingKind: _TypeAlias = SeedingKind  # noqa: Y015
+
+class _Agreement:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AgreementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Agreement.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AGREEMENT_UNSPECIFIED: _Agreement.ValueType  # 0
+    """MAJORITY."""
+    AGREEMENT_MAJORITY: _Agreement.ValueType  # 1
+    """The class that more than any other was said; multi-label: each class that over half said."""
+    AGREEMENT_DAWID_SKENE: _Agreement.ValueType  # 2
+    """Weighs annotators by their estimated confusion (Dawid and Skene, 1979), over all items"""
+
+class Agreement(_Agreement, metaclass=_AgreementEnumTypeWrapper): ...
+
+AGREEMENT_UNSPECIFIED: Agreement.ValueType  # 0
+"""MAJORITY."""
+AGREEMENT_MAJORITY: Agreement.ValueType  # 1
+"""The class that more than any other was said; multi-label: each class that over half said."""
+AGREEMENT_DAWID_SKENE: Agreement.ValueType  # 2
+"""Weighs annotators by their estimated confusion (Dawid and Skene, 1979), over all items"""
+Global___Agreement: _TypeAlias = Agreement  # noqa: Y015
+
+class _StreamThreshold:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StreamThresholdEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StreamThreshold.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STREAM_THRESHOLD_UNSPECIFIED: _StreamThreshold.ValueType  # 0
+    """VARIABLE."""
+    STREAM_THRESHOLD_FIXED: _StreamThreshold.ValueType  # 1
+    STREAM_THRESHOLD_VARIABLE: _StreamThreshold.ValueType  # 2
+    STREAM_THRESHOLD_BUDGETED: _StreamThreshold.ValueType  # 3
+
+class StreamThreshold(_StreamThreshold, metaclass=_StreamThresholdEnumTypeWrapper): ...
+
+STREAM_THRESHOLD_UNSPECIFIED: StreamThreshold.ValueType  # 0
+"""VARIABLE."""
+STREAM_THRESHOLD_FIXED: StreamThreshold.ValueType  # 1
+STREAM_THRESHOLD_VARIABLE: StreamThreshold.ValueType  # 2
+STREAM_THRESHOLD_BUDGETED: StreamThreshold.ValueType  # 3
+Global___StreamThreshold: _TypeAlias = StreamThreshold  # noqa: Y015
 
 class _Fill:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -104,6 +176,57 @@ ROUND_STATE_FAILED: RoundState.ValueType  # 6
 """`error` says why; the next round takes up its labels."""
 Global___RoundState: _TypeAlias = RoundState  # noqa: Y015
 
+class _LabelPurpose:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LabelPurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LabelPurpose.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LABEL_PURPOSE_UNSPECIFIED: _LabelPurpose.ValueType  # 0
+    """In a request: that of the item's task; TRAINING where it has none."""
+    LABEL_PURPOSE_TRAINING: _LabelPurpose.ValueType  # 1
+    LABEL_PURPOSE_EVALUATION: _LabelPurpose.ValueType  # 2
+    """Of a held-out item."""
+    LABEL_PURPOSE_AUDIT: _LabelPurpose.ValueType  # 3
+    """To judge labels that the model gave; see DrawAudit."""
+
+class LabelPurpose(_LabelPurpose, metaclass=_LabelPurposeEnumTypeWrapper):
+    """What a label is for."""
+
+LABEL_PURPOSE_UNSPECIFIED: LabelPurpose.ValueType  # 0
+"""In a request: that of the item's task; TRAINING where it has none."""
+LABEL_PURPOSE_TRAINING: LabelPurpose.ValueType  # 1
+LABEL_PURPOSE_EVALUATION: LabelPurpose.ValueType  # 2
+"""Of a held-out item."""
+LABEL_PURPOSE_AUDIT: LabelPurpose.ValueType  # 3
+"""To judge labels that the model gave; see DrawAudit."""
+Global___LabelPurpose: _TypeAlias = LabelPurpose  # noqa: Y015
+
+class _AnnotationOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AnnotationOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnnotationOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ANNOTATION_OUTCOME_UNSPECIFIED: _AnnotationOutcome.ValueType  # 0
+    """LABEL."""
+    ANNOTATION_OUTCOME_LABEL: _AnnotationOutcome.ValueType  # 1
+    ANNOTATION_OUTCOME_SKIP: _AnnotationOutcome.ValueType  # 2
+    """Not this annotator: the task goes to others."""
+    ANNOTATION_OUTCOME_CANNOT_TELL: _AnnotationOutcome.ValueType  # 3
+    """The item does not say; see AnnotationSpec.give_up_after."""
+
+class AnnotationOutcome(_AnnotationOutcome, metaclass=_AnnotationOutcomeEnumTypeWrapper): ...
+
+ANNOTATION_OUTCOME_UNSPECIFIED: AnnotationOutcome.ValueType  # 0
+"""LABEL."""
+ANNOTATION_OUTCOME_LABEL: AnnotationOutcome.ValueType  # 1
+ANNOTATION_OUTCOME_SKIP: AnnotationOutcome.ValueType  # 2
+"""Not this annotator: the task goes to others."""
+ANNOTATION_OUTCOME_CANNOT_TELL: AnnotationOutcome.ValueType  # 3
+"""The item does not say; see AnnotationSpec.give_up_after."""
+Global___AnnotationOutcome: _TypeAlias = AnnotationOutcome  # noqa: Y015
+
 @_typing.final
 class CampaignSpec(_message.Message):
     """Everything that is chosen when a campaign begins."""
@@ -129,6 +252,11 @@ class CampaignSpec(_message.Message):
     EVALUATION_POOL_FIELD_NUMBER: _builtins.int
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
     BATCH_SHARE_FIELD_NUMBER: _builtins.int
+    SEEDING_FIELD_NUMBER: _builtins.int
+    ANNOTATION_FIELD_NUMBER: _builtins.int
+    EVALUATION_FIELD_NUMBER: _builtins.int
+    STOPPING_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     pool: _builtins.str
     task: _common_pb2.TaskKind.ValueType
@@ -139,12 +267,14 @@ class CampaignSpec(_message.Message):
     seed: _builtins.int
     """Of every random choice in the campaign."""
     seed_size: _builtins.int
-    """Items drawn at random for the first batch. 0: the labels come from the caller."""
+    """Items of the first batch, chosen as `seeding` says. 0: the labels come from the"""
     exploration: _builtins.float
-    """Share of each batch drawn outside the candidate pool, 0 to 1."""
+    """caller.
+    Share of each batch drawn outside the candidate pool, 0 to 1.
+    """
     fill: Global___Fill.ValueType
     evaluation_pool: _builtins.str
-    """Pool of held-out items, never picked from. "": no evaluation."""
+    """Pool of held-out items, never picked from. "": see `evaluation`."""
     lease_seconds: _builtins.float
     """Default of LeaseTasks, 1 to 604,800. 0 means 3,600."""
     batch_share: _builtins.float
@@ -169,6 +299,22 @@ class CampaignSpec(_message.Message):
     def rule(self) -> Global___RoundRule: ...
     @_builtins.property
     def oracle(self) -> Global___OracleSpec: ...
+    @_builtins.property
+    def seeding(self) -> Global___SeedingSpec:
+        """batch_size."""
+
+    @_builtins.property
+    def annotation(self) -> Global___AnnotationSpec: ...
+    @_builtins.property
+    def evaluation(self) -> Global___EvaluationSpec: ...
+    @_builtins.property
+    def stopping(self) -> Global___StoppingSpec:
+        """Absent: only the budget ends the campaign, and no survey is made."""
+
+    @_builtins.property
+    def stream(self) -> Global___StreamSpec:
+        """For StreamService. Absent: Consider is refused."""
+
     def __init__(
         self,
         *,
@@ -191,14 +337,262 @@ class CampaignSpec(_message.Message):
         evaluation_pool: _builtins.str = ...,
         lease_seconds: _builtins.float = ...,
         batch_share: _builtins.float = ...,
+        seeding: Global___SeedingSpec | None = ...,
+        annotation: Global___AnnotationSpec | None = ...,
+        evaluation: Global___EvaluationSpec | None = ...,
+        stopping: Global___StoppingSpec | None = ...,
+        stream: Global___StreamSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "oracle", b"oracle", "policy", b"policy", "rule", b"rule", "strategy", b"strategy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stopping", b"_stopping", "_stream", b"_stream", "annotation", b"annotation", "evaluation", b"evaluation", "model", b"model", "oracle", b"oracle", "policy", b"policy", "rule", b"rule", "seeding", b"seeding", "stopping", b"stopping", "strategy", b"strategy", "stream", b"stream"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_share", b"batch_share", "batch_size", b"batch_size", "budget", b"budget", "classes", b"classes", "evaluation_pool", b"evaluation_pool", "expand_from_classes", b"expand_from_classes", "exploration", b"exploration", "fill", b"fill", "lease_seconds", b"lease_seconds", "model", b"model", "name", b"name", "oracle", b"oracle", "policy", b"policy", "pool", b"pool", "rule", b"rule", "seed", b"seed", "seed_size", b"seed_size", "strategy", b"strategy", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stopping", b"_stopping", "_stream", b"_stream", "annotation", b"annotation", "batch_share", b"batch_share", "batch_size", b"batch_size", "budget", b"budget", "classes", b"classes", "evaluation", b"evaluation", "evaluation_pool", b"evaluation_pool", "expand_from_classes", b"expand_from_classes", "exploration", b"exploration", "fill", b"fill", "lease_seconds", b"lease_seconds", "model", b"model", "name", b"name", "oracle", b"oracle", "policy", b"policy", "pool", b"pool", "rule", b"rule", "seed", b"seed", "seed_size", b"seed_size", "seeding", b"seeding", "stopping", b"stopping", "strategy", b"strategy", "stream", b"stream", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__stopping: _TypeAlias = _typing.Literal["stopping"]  # noqa: Y015
+    _WhichOneofArgType__stopping: _TypeAlias = _typing.Literal["_stopping", b"_stopping"]  # noqa: Y015
+    _WhichOneofReturnType__stream: _TypeAlias = _typing.Literal["stream"]  # noqa: Y015
+    _WhichOneofArgType__stream: _TypeAlias = _typing.Literal["_stream", b"_stream"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stopping) -> _WhichOneofReturnType__stopping | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stream) -> _WhichOneofReturnType__stream | None: ...
+
+Global___CampaignSpec: _TypeAlias = CampaignSpec  # noqa: Y015
+
+@_typing.final
+class SeedingSpec(_message.Message):
+    """How the first batch is chosen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    ITEM_IDS_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    ENCODER_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    POSITIVES_FIELD_NUMBER: _builtins.int
+    kind: Global___SeedingKind.ValueType
+    strategy: _builtins.str
+    """STRATEGY: one that needs no model, such as "typiclust" (also for "") or "k_center"."""
+    positives: _builtins.int
+    """CONCEPT: items of the positive class, drawn at random; the other seed_size − positives"""
+    @_builtins.property
+    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """EXAMPLES: handed out first; what seed_size leaves are their nearest neighbours, turn by"""
+
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """turn. At most seed_size.
+        QUERIES: texts or keywords, at most 100. Each is embedded, and its nearest items are
+        """
+
+    @_builtins.property
+    def encoder(self) -> _learner_pb2.EmbedHeader:
+        """taken turn by turn.
+        QUERIES: the encoder that the pool was embedded with.
+        """
+
+    def __init__(
+        self,
+        *,
+        kind: Global___SeedingKind.ValueType = ...,
+        item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        queries: _abc.Iterable[_builtins.str] | None = ...,
+        encoder: _learner_pb2.EmbedHeader | None = ...,
+        strategy: _builtins.str = ...,
+        positives: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "item_ids", b"item_ids", "kind", b"kind", "positives", b"positives", "queries", b"queries", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CampaignSpec: _TypeAlias = CampaignSpec  # noqa: Y015
+Global___SeedingSpec: _TypeAlias = SeedingSpec  # noqa: Y015
+
+@_typing.final
+class AnnotationSpec(_message.Message):
+    """How many people see an item, and what becomes of their answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANNOTATIONS_FIELD_NUMBER: _builtins.int
+    MAX_ANNOTATIONS_FIELD_NUMBER: _builtins.int
+    AGREEMENT_FIELD_NUMBER: _builtins.int
+    GIVE_UP_AFTER_FIELD_NUMBER: _builtins.int
+    annotations: _builtins.int
+    """An item, by different annotators, 1 to 25. 0 means 1."""
+    max_annotations: _builtins.int
+    """Where they do not agree, one more is asked for up to so many, at most 50; then the item is"""
+    agreement: Global___Agreement.ValueType
+    """given up. 0 means annotations + 2."""
+    give_up_after: _builtins.int
+    """"Cannot tell" answers after which an item is given up: its tasks end without a label."""
+    def __init__(
+        self,
+        *,
+        annotations: _builtins.int = ...,
+        max_annotations: _builtins.int = ...,
+        agreement: Global___Agreement.ValueType = ...,
+        give_up_after: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "annotations", b"annotations", "give_up_after", b"give_up_after", "max_annotations", b"max_annotations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnnotationSpec: _TypeAlias = AnnotationSpec  # noqa: Y015
+
+@_typing.final
+class EvaluationSpec(_message.Message):
+    """Held-out items from the pool itself. They are never picked, and cost budget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    TEST_POOL_FIELD_NUMBER: _builtins.int
+    TEST_POINTS_FIELD_NUMBER: _builtins.int
+    items: _builtins.int
+    """Drawn at random when the campaign's first round begins, up to 100,000. Not beside"""
+    test_pool: _builtins.int
+    """evaluation_pool.
+    Active testing: items drawn at random of which test points are chosen, up to 100,000.
+    """
+    test_points: _builtins.int
+    """Active testing: chosen each round, by the model's doubt; the estimate stays unbiased (LURE:"""
+    def __init__(
+        self,
+        *,
+        items: _builtins.int = ...,
+        test_pool: _builtins.int = ...,
+        test_points: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "test_points", b"test_points", "test_pool", b"test_pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvaluationSpec: _TypeAlias = EvaluationSpec  # noqa: Y015
+
+@_typing.final
+class StoppingSpec(_message.Message):
+    """When the campaign has learnt enough. Each criterion with a threshold is looked at after every round with a model; one
+    that was met `patience` rounds in a row recommends to stop. A threshold of 0 leaves a criterion out.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_SCORE_FIELD_NUMBER: _builtins.int
+    TARGET_MEASURE_FIELD_NUMBER: _builtins.int
+    KAPPA_FIELD_NUMBER: _builtins.int
+    OVERALL_UNCERTAINTY_FIELD_NUMBER: _builtins.int
+    CLASSIFICATION_CHANGE_FIELD_NUMBER: _builtins.int
+    STOP_SET_FIELD_NUMBER: _builtins.int
+    PATIENCE_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    target_score: _builtins.float
+    """`target_measure` on the held-out items at least this, above 0 to 1."""
+    target_measure: _builtins.str
+    """A field of Quality: "accuracy" (also for ""), "macro_f1", "micro_f1","""
+    kappa: _builtins.float
+    """"macro_roc_auc", "mean_average_precision".
+    Stabilising predictions: mean agreement (Cohen's kappa) of successive models on the
+    """
+    overall_uncertainty: _builtins.float
+    """stop set at least this, say 0.99 (Bloodgood and Vijay-Shanker, CoNLL 2009).
+    Mean entropy on the stop set, as a share of its largest, at most this (Zhu et al.,
+    """
+    classification_change: _builtins.float
+    """ACM TSLP 2010).
+    Share of the stop set that successive models class otherwise, at most this (Zhu et
+    """
+    stop_set: _builtins.int
+    """al., 2010).
+    Items of the stop set, drawn once at random, up to 100,000. 0 means 1,000.
+    """
+    patience: _builtins.int
+    """0 means 3."""
+    complete: _builtins.bool
+    """Complete the campaign when a criterion recommends it; otherwise it is only shown."""
+    def __init__(
+        self,
+        *,
+        target_score: _builtins.float = ...,
+        target_measure: _builtins.str = ...,
+        kappa: _builtins.float = ...,
+        overall_uncertainty: _builtins.float = ...,
+        classification_change: _builtins.float = ...,
+        stop_set: _builtins.int = ...,
+        patience: _builtins.int = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classification_change", b"classification_change", "complete", b"complete", "kappa", b"kappa", "overall_uncertainty", b"overall_uncertainty", "patience", b"patience", "stop_set", b"stop_set", "target_measure", b"target_measure", "target_score", b"target_score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoppingSpec: _TypeAlias = StoppingSpec  # noqa: Y015
+
+@_typing.final
+class StreamSpec(_message.Message):
+    """Stream-based selective sampling: which items of a stream are sent to the oracle (Žliobaitė et al., IEEE TNNLS 2014)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    UNCERTAINTY_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    BUDGET_SHARE_FIELD_NUMBER: _builtins.int
+    HORIZON_FIELD_NUMBER: _builtins.int
+    RANDOM_SHARE_FIELD_NUMBER: _builtins.int
+    JOIN_POOL_FIELD_NUMBER: _builtins.int
+    ENCODER_FIELD_NUMBER: _builtins.int
+    threshold: Global___StreamThreshold.ValueType
+    uncertainty: _builtins.float
+    """FIXED: ask where the model's doubt (1 − the largest probability) is above this; VARIABLE and"""
+    step: _builtins.float
+    """BUDGETED: where the threshold begins. 0 means 0.3.
+    VARIABLE, BUDGETED: by which share the threshold falls without and rises with a request, 0 to
+    """
+    budget_share: _builtins.float
+    """1. 0 means 0.01.
+    Items asked about at most, as a share of those that came, above 0 to 1. 0 means 0.1.
+    """
+    horizon: _builtins.int
+    """BUDGETED: items over which the campaign's budget is to last; the share asked for follows from"""
+    random_share: _builtins.float
+    """what is left of both.
+    Share of requests drawn whatever the doubt, so that drift far from the boundary is seen, 0 to
+    """
+    join_pool: _builtins.bool
+    """below 1.
+    Items that are not asked about join the pool too. Those that are asked about always do.
+    """
+    @_builtins.property
+    def encoder(self) -> _learner_pb2.EmbedHeader:
+        """For items that come as text: the encoder that the pool was embedded with."""
+
+    def __init__(
+        self,
+        *,
+        threshold: Global___StreamThreshold.ValueType = ...,
+        uncertainty: _builtins.float = ...,
+        step: _builtins.float = ...,
+        budget_share: _builtins.float = ...,
+        horizon: _builtins.int = ...,
+        random_share: _builtins.float = ...,
+        join_pool: _builtins.bool = ...,
+        encoder: _learner_pb2.EmbedHeader | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_share", b"budget_share", "encoder", b"encoder", "horizon", b"horizon", "join_pool", b"join_pool", "random_share", b"random_share", "step", b"step", "threshold", b"threshold", "uncertainty", b"uncertainty"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamSpec: _TypeAlias = StreamSpec  # noqa: Y015
 
 @_typing.final
 class RoundRule(_message.Message):
@@ -209,22 +603,26 @@ class RoundRule(_message.Message):
     AFTER_LABELS_FIELD_NUMBER: _builtins.int
     INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
     CRON_FIELD_NUMBER: _builtins.int
+    OPEN_ROUNDS_FIELD_NUMBER: _builtins.int
     after_labels: _builtins.int
     """When so many labels have arrived since the last round. 0: off."""
     interval_seconds: _builtins.float
     """So many seconds after the last firing; at least 1. 0: off."""
     cron: _builtins.str
     """A five-field cron expression, UTC. "": off."""
+    open_rounds: _builtins.int
+    """Rounds whose tasks may wait at once: when a round hands out its batch, tasks of older"""
     def __init__(
         self,
         *,
         after_labels: _builtins.int = ...,
         interval_seconds: _builtins.float = ...,
         cron: _builtins.str = ...,
+        open_rounds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_labels", b"after_labels", "cron", b"cron", "interval_seconds", b"interval_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_labels", b"after_labels", "cron", b"cron", "interval_seconds", b"interval_seconds", "open_rounds", b"open_rounds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -238,26 +636,139 @@ class OracleSpec(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_FIELD_NUMBER: _builtins.int
+    OTHER_CLASS_FIELD_NUMBER: _builtins.int
+    LLM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """In the scheduler's registry: "external" (whoever leases tasks: people, other systems)"""
     metadata_field: _builtins.str
-    """or "dataset" (the true labels lie in the items' metadata: experiments). "" means
-    "external".
+    """"dataset" (the true labels lie in the items' metadata: experiments) or "llm" (a
+    language model; what it cannot tell waits for people). "" means "external".
     dataset: the metadata field with a class or a list of classes. "" means "labels".
     """
+    other_class: _builtins.str
+    """dataset: the campaign's class for items that have none of its other classes, so that "is it"""
+    @_builtins.property
+    def llm(self) -> Global___LlmSpec:
+        """X?" can be asked of a data set of many classes. "": an unknown class is an error."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         metadata_field: _builtins.str = ...,
+        other_class: _builtins.str = ...,
+        llm: Global___LlmSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["llm", b"llm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata_field", b"metadata_field", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["llm", b"llm", "metadata_field", b"metadata_field", "name", b"name", "other_class", b"other_class"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OracleSpec: _TypeAlias = OracleSpec  # noqa: Y015
+
+@_typing.final
+class LlmSpec(_message.Message):
+    """A language model as oracle."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
+    DEFINITIONS_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    MIN_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    AUDIT_SHARE_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_COST_FIELD_NUMBER: _builtins.int
+    MAX_TEXT_CHARACTERS_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    endpoint: _builtins.str
+    """One of the scheduler's llm_endpoints: where it is, its key and limits. "" means"""
+    model: _builtins.str
+    """"default".
+    As the endpoint calls it. Required.
+    """
+    instructions: _builtins.str
+    """What is to be told apart, in words. At most 16 KiB."""
+    examples: _builtins.int
+    """Labelled items shown, the nearest by vector; 0 to 50. Absent means 4."""
+    samples: _builtins.int
+    """Answers asked for an item, 1 to 20 (self-consistency: Wang et al., ICLR 2023); the"""
+    temperature: _builtins.float
+    """confidence is then also the share that agree. 0 means 1.
+    0 to 2. Absent means 0, and 0.7 with several samples.
+    """
+    min_confidence: _builtins.float
+    """Below it the item is left to people, 0 to 1."""
+    audit_share: _builtins.float
+    """Share of what it labels that people label too, 0 to 1."""
+    max_tokens: _builtins.int
+    """Tokens, in and out, after which the campaign is paused. 0: no such limit."""
+    max_cost: _builtins.float
+    """Money, in the unit of the endpoint's prices, after which it is paused. 0: no limit."""
+    max_text_characters: _builtins.int
+    """Longer texts are cut. 0 means 8,000."""
+    template: _builtins.str
+    """A Jinja template of the question instead of ours; see docs/language-models.md."""
+    @_builtins.property
+    def definitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassDefinition]: ...
+    def __init__(
+        self,
+        *,
+        endpoint: _builtins.str = ...,
+        model: _builtins.str = ...,
+        instructions: _builtins.str = ...,
+        definitions: _abc.Iterable[Global___ClassDefinition] | None = ...,
+        examples: _builtins.int | None = ...,
+        samples: _builtins.int = ...,
+        temperature: _builtins.float | None = ...,
+        min_confidence: _builtins.float = ...,
+        audit_share: _builtins.float = ...,
+        max_tokens: _builtins.int = ...,
+        max_cost: _builtins.float = ...,
+        max_text_characters: _builtins.int = ...,
+        template: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_examples", b"_examples", "_temperature", b"_temperature", "examples", b"examples", "temperature", b"temperature"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_examples", b"_examples", "_temperature", b"_temperature", "audit_share", b"audit_share", "definitions", b"definitions", "endpoint", b"endpoint", "examples", b"examples", "instructions", b"instructions", "max_cost", b"max_cost", "max_text_characters", b"max_text_characters", "max_tokens", b"max_tokens", "min_confidence", b"min_confidence", "model", b"model", "samples", b"samples", "temperature", b"temperature", "template", b"template"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__examples: _TypeAlias = _typing.Literal["examples"]  # noqa: Y015
+    _WhichOneofArgType__examples: _TypeAlias = _typing.Literal["_examples", b"_examples"]  # noqa: Y015
+    _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
+    _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__examples) -> _WhichOneofReturnType__examples | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
+
+Global___LlmSpec: _TypeAlias = LlmSpec  # noqa: Y015
+
+@_typing.final
+class ClassDefinition(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    definition: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        definition: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassDefinition: _TypeAlias = ClassDefinition  # noqa: Y015
 
 @_typing.final
 class Campaign(_message.Message):
@@ -271,6 +782,10 @@ class Campaign(_message.Message):
     OPEN_TASKS_FIELD_NUMBER: _builtins.int
     LEASED_TASKS_FIELD_NUMBER: _builtins.int
     LAST_ROUND_FIELD_NUMBER: _builtins.int
+    STATE_REASON_FIELD_NUMBER: _builtins.int
+    REVIEW_TASKS_FIELD_NUMBER: _builtins.int
+    EVALUATION_LABELS_FIELD_NUMBER: _builtins.int
+    GIVEN_UP_FIELD_NUMBER: _builtins.int
     state: Global___CampaignState.ValueType
     rounds: _builtins.int
     """Finished."""
@@ -279,6 +794,14 @@ class Campaign(_message.Message):
     open_tasks: _builtins.int
     """Waiting, not leased."""
     leased_tasks: _builtins.int
+    state_reason: _builtins.str
+    """Why it is paused or completed, where nobody asked for it: a spent token budget, say."""
+    review_tasks: _builtins.int
+    """Of open_tasks and leased_tasks: those of evaluation, audit and review."""
+    evaluation_labels: _builtins.int
+    """In-pool items labelled for evaluation: they count towards the budget."""
+    given_up: _builtins.int
+    """Items that annotators could not tell, or not agree on."""
     @_builtins.property
     def spec(self) -> Global___CampaignSpec: ...
     @_builtins.property
@@ -298,10 +821,14 @@ class Campaign(_message.Message):
         open_tasks: _builtins.int = ...,
         leased_tasks: _builtins.int = ...,
         last_round: Global___Round | None = ...,
+        state_reason: _builtins.str = ...,
+        review_tasks: _builtins.int = ...,
+        evaluation_labels: _builtins.int = ...,
+        given_up: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_last_round", b"_last_round", "created_at", b"created_at", "last_round", b"last_round", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_round", b"_last_round", "created_at", b"created_at", "labels", b"labels", "last_round", b"last_round", "leased_tasks", b"leased_tasks", "open_tasks", b"open_tasks", "rounds", b"rounds", "spec", b"spec", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_round", b"_last_round", "created_at", b"created_at", "evaluation_labels", b"evaluation_labels", "given_up", b"given_up", "labels", b"labels", "last_round", b"last_round", "leased_tasks", b"leased_tasks", "open_tasks", b"open_tasks", "review_tasks", b"review_tasks", "rounds", b"rounds", "spec", b"spec", "state", b"state", "state_reason", b"state_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__last_round: _TypeAlias = _typing.Literal["last_round"]  # noqa: Y015
     _WhichOneofArgType__last_round: _TypeAlias = _typing.Literal["_last_round", b"_last_round"]  # noqa: Y015
@@ -327,6 +854,9 @@ class Round(_message.Message):
     STRATEGY_FIELD_NUMBER: _builtins.int
     STRATEGY_REASON_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    SURVEY_FIELD_NUMBER: _builtins.int
+    ACTIVE_TEST_FIELD_NUMBER: _builtins.int
+    CLASS_COUNTS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """From 0: round 0 hands out the seed set, without a model; later ones have none either while"""
     state: Global___RoundState.ValueType
@@ -357,6 +887,16 @@ class Round(_message.Message):
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Of the training; see TrainResult."""
 
+    @_builtins.property
+    def survey(self) -> Global___Survey:
+        """Absent without stopping criteria."""
+
+    @_builtins.property
+    def active_test(self) -> Global___ActiveTest: ...
+    @_builtins.property
+    def class_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Labelled items with each class, in the order of the campaign's, at its beginning."""
+
     def __init__(
         self,
         *,
@@ -374,14 +914,152 @@ class Round(_message.Message):
         strategy: _builtins.str = ...,
         strategy_reason: _builtins.str = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
+        survey: Global___Survey | None = ...,
+        active_test: Global___ActiveTest | None = ...,
+        class_counts: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "finished_at", b"finished_at", "quality", b"quality", "seconds", b"seconds", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_active_test", b"_active_test", "_survey", b"_survey", "active_test", b"active_test", "candidates", b"candidates", "finished_at", b"finished_at", "quality", b"quality", "seconds", b"seconds", "started_at", b"started_at", "survey", b"survey"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "error", b"error", "finished_at", b"finished_at", "labels", b"labels", "notes", b"notes", "number", b"number", "picks", b"picks", "pool_version", b"pool_version", "quality", b"quality", "seconds", b"seconds", "started_at", b"started_at", "state", b"state", "strategy", b"strategy", "strategy_reason", b"strategy_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_active_test", b"_active_test", "_survey", b"_survey", "active_test", b"active_test", "candidates", b"candidates", "class_counts", b"class_counts", "error", b"error", "finished_at", b"finished_at", "labels", b"labels", "notes", b"notes", "number", b"number", "picks", b"picks", "pool_version", b"pool_version", "quality", b"quality", "seconds", b"seconds", "started_at", b"started_at", "state", b"state", "strategy", b"strategy", "strategy_reason", b"strategy_reason", "survey", b"survey"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__active_test: _TypeAlias = _typing.Literal["active_test"]  # noqa: Y015
+    _WhichOneofArgType__active_test: _TypeAlias = _typing.Literal["_active_test", b"_active_test"]  # noqa: Y015
+    _WhichOneofReturnType__survey: _TypeAlias = _typing.Literal["survey"]  # noqa: Y015
+    _WhichOneofArgType__survey: _TypeAlias = _typing.Literal["_survey", b"_survey"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__active_test) -> _WhichOneofReturnType__active_test | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__survey) -> _WhichOneofReturnType__survey | None: ...
+
+Global___Round: _TypeAlias = Round  # noqa: Y015
+
+@_typing.final
+class Survey(_message.Message):
+    """What a round's model says of the stop set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    MEAN_UNCERTAINTY_FIELD_NUMBER: _builtins.int
+    UNCERTAINTY_COUNTS_FIELD_NUMBER: _builtins.int
+    PREDICTED_COUNTS_FIELD_NUMBER: _builtins.int
+    KAPPA_FIELD_NUMBER: _builtins.int
+    CLASSIFICATION_CHANGE_FIELD_NUMBER: _builtins.int
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    RECOMMENDS_STOP_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    items: _builtins.int
+    mean_uncertainty: _builtins.float
+    """Entropy as a share of its largest; multi-label: mean over the labels."""
+    kappa: _builtins.float
+    """With the model before; NaN for the first."""
+    classification_change: _builtins.float
+    """Likewise."""
+    recommends_stop: _builtins.bool
+    reason: _builtins.str
+    """Why, in words; "" unless it recommends to stop."""
+    @_builtins.property
+    def uncertainty_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Items in 20 bins of equal width of that share."""
+
+    @_builtins.property
+    def predicted_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Items predicted to be of each class."""
+
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoppingVerdict]:
+        """One a criterion that has a threshold."""
+
+    def __init__(
+        self,
+        *,
+        items: _builtins.int = ...,
+        mean_uncertainty: _builtins.float = ...,
+        uncertainty_counts: _abc.Iterable[_builtins.int] | None = ...,
+        predicted_counts: _abc.Iterable[_builtins.int] | None = ...,
+        kappa: _builtins.float = ...,
+        classification_change: _builtins.float = ...,
+        verdicts: _abc.Iterable[Global___StoppingVerdict] | None = ...,
+        recommends_stop: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classification_change", b"classification_change", "items", b"items", "kappa", b"kappa", "mean_uncertainty", b"mean_uncertainty", "predicted_counts", b"predicted_counts", "reason", b"reason", "recommends_stop", b"recommends_stop", "uncertainty_counts", b"uncertainty_counts", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Round: _TypeAlias = Round  # noqa: Y015
+Global___Survey: _TypeAlias = Survey  # noqa: Y015
+
+@_typing.final
+class StoppingVerdict(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CRITERION_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    ROUNDS_MET_FIELD_NUMBER: _builtins.int
+    criterion: _builtins.str
+    """"target_score", "kappa", "overall_uncertainty", "classification_change"."""
+    value: _builtins.float
+    """NaN while there is none."""
+    threshold: _builtins.float
+    rounds_met: _builtins.int
+    """In a row, this one included."""
+    def __init__(
+        self,
+        *,
+        criterion: _builtins.str = ...,
+        value: _builtins.float = ...,
+        threshold: _builtins.float = ...,
+        rounds_met: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "rounds_met", b"rounds_met", "threshold", b"threshold", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoppingVerdict: _TypeAlias = StoppingVerdict  # noqa: Y015
+
+@_typing.final
+class ActiveTest(_message.Message):
+    """Quality estimated from actively chosen test points."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINTS_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    ACCURACY_FIELD_NUMBER: _builtins.int
+    ACCURACY_LOW_FIELD_NUMBER: _builtins.int
+    ACCURACY_HIGH_FIELD_NUMBER: _builtins.int
+    LOG_LOSS_FIELD_NUMBER: _builtins.int
+    points: _builtins.int
+    """Labelled so far."""
+    pool: _builtins.int
+    accuracy: _builtins.float
+    """1 − the unbiased risk under the 0/1 loss; may leave [0, 1] with few points."""
+    accuracy_low: _builtins.float
+    """95 % interval, by its standard error."""
+    accuracy_high: _builtins.float
+    log_loss: _builtins.float
+    def __init__(
+        self,
+        *,
+        points: _builtins.int = ...,
+        pool: _builtins.int = ...,
+        accuracy: _builtins.float = ...,
+        accuracy_low: _builtins.float = ...,
+        accuracy_high: _builtins.float = ...,
+        log_loss: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "accuracy_high", b"accuracy_high", "accuracy_low", b"accuracy_low", "log_loss", b"log_loss", "points", b"points", "pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActiveTest: _TypeAlias = ActiveTest  # noqa: Y015
 
 @_typing.final
 class PhaseSeconds(_message.Message):
@@ -429,6 +1107,8 @@ class Task(_message.Message):
     URI_FIELD_NUMBER: _builtins.int
     METADATA_JSON_FIELD_NUMBER: _builtins.int
     LEASE_EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    PREDICTIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     item_id: _builtins.str
     round: _builtins.int
@@ -439,8 +1119,13 @@ class Task(_message.Message):
     """The item's payload, if the index server is there to be asked."""
     uri: _builtins.str
     metadata_json: _builtins.str
+    purpose: Global___LabelPurpose.ValueType
     @_builtins.property
     def lease_expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def predictions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassProbability]:
+        """What the last model says, most likely first; asked for in the request."""
+
     def __init__(
         self,
         *,
@@ -453,14 +1138,92 @@ class Task(_message.Message):
         uri: _builtins.str = ...,
         metadata_json: _builtins.str = ...,
         lease_expires_at: _timestamp_pb2.Timestamp | None = ...,
+        purpose: Global___LabelPurpose.ValueType = ...,
+        predictions: _abc.Iterable[Global___ClassProbability] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expires_at", b"lease_expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "item_id", b"item_id", "lease_expires_at", b"lease_expires_at", "metadata_json", b"metadata_json", "origin", b"origin", "round", b"round", "score", b"score", "text", b"text", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "item_id", b"item_id", "lease_expires_at", b"lease_expires_at", "metadata_json", b"metadata_json", "origin", b"origin", "predictions", b"predictions", "purpose", b"purpose", "round", b"round", "score", b"score", "text", b"text", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class ClassProbability(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    probability: _builtins.float
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        probability: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "probability", b"probability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassProbability: _TypeAlias = ClassProbability  # noqa: Y015
+
+@_typing.final
+class Annotation(_message.Message):
+    """What one annotator said of one item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    ANNOTATOR_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    COMMITTED_AT_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Order of commitment within the scheduler; rises, with gaps."""
+    item_id: _builtins.str
+    annotator: _builtins.str
+    outcome: Global___AnnotationOutcome.ValueType
+    confidence: _builtins.float
+    comment: _builtins.str
+    purpose: Global___LabelPurpose.ValueType
+    round: _builtins.int
+    """Whose task it answers; 0 if unsolicited."""
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def committed_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        item_id: _builtins.str = ...,
+        annotator: _builtins.str = ...,
+        outcome: Global___AnnotationOutcome.ValueType = ...,
+        classes: _abc.Iterable[_builtins.str] | None = ...,
+        confidence: _builtins.float | None = ...,
+        comment: _builtins.str = ...,
+        purpose: Global___LabelPurpose.ValueType = ...,
+        round: _builtins.int = ...,
+        committed_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "committed_at", b"committed_at", "confidence", b"confidence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "annotator", b"annotator", "classes", b"classes", "comment", b"comment", "committed_at", b"committed_at", "confidence", b"confidence", "item_id", b"item_id", "outcome", b"outcome", "purpose", b"purpose", "round", b"round", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
+    _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence) -> _WhichOneofReturnType__confidence | None: ...
+
+Global___Annotation: _TypeAlias = Annotation  # noqa: Y015
 
 @_typing.final
 class Label(_message.Message):
@@ -472,7 +1235,7 @@ class Label(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     UNSOLICITED_FIELD_NUMBER: _builtins.int
     CORRECTS_FIELD_NUMBER: _builtins.int
-    HELD_OUT_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
     COMMITTED_AT_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
@@ -483,8 +1246,7 @@ class Label(_message.Message):
     """The item had not been handed out."""
     corrects: _builtins.bool
     """The item had a label before."""
-    held_out: _builtins.bool
-    """For evaluation; the item lies in the evaluation pool."""
+    purpose: Global___LabelPurpose.ValueType
     round: _builtins.int
     """Whose task it answers; 0 if unsolicited."""
     @_builtins.property
@@ -500,13 +1262,13 @@ class Label(_message.Message):
         sequence: _builtins.int = ...,
         unsolicited: _builtins.bool = ...,
         corrects: _builtins.bool = ...,
-        held_out: _builtins.bool = ...,
+        purpose: Global___LabelPurpose.ValueType = ...,
         round: _builtins.int = ...,
         committed_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["committed_at", b"committed_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "classes", b"classes", "committed_at", b"committed_at", "corrects", b"corrects", "held_out", b"held_out", "item_id", b"item_id", "round", b"round", "sequence", b"sequence", "unsolicited", b"unsolicited"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "classes", b"classes", "committed_at", b"committed_at", "corrects", b"corrects", "item_id", b"item_id", "purpose", b"purpose", "round", b"round", "sequence", b"sequence", "unsolicited", b"unsolicited"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -518,7 +1280,10 @@ class CreateCampaignRequest(_message.Message):
 
     SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    validate_only: _builtins.bool
+    """Check everything, and begin nothing."""
     @_builtins.property
     def spec(self) -> Global___CampaignSpec: ...
     def __init__(
@@ -526,10 +1291,11 @@ class CreateCampaignRequest(_message.Message):
         *,
         spec: Global___CampaignSpec | None = ...,
         request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "spec", b"spec", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -557,6 +1323,60 @@ class CreateCampaignResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateCampaignResponse: _TypeAlias = CreateCampaignResponse  # noqa: Y015
+
+@_typing.final
+class UpdateCampaignRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    validate_only: _builtins.bool
+    @_builtins.property
+    def spec(self) -> Global___CampaignSpec:
+        """The whole spec, as it is to be."""
+
+    def __init__(
+        self,
+        *,
+        spec: Global___CampaignSpec | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "spec", b"spec", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCampaignRequest: _TypeAlias = UpdateCampaignRequest  # noqa: Y015
+
+@_typing.final
+class UpdateCampaignResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAMPAIGN_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def campaign(self) -> Global___Campaign: ...
+    @_builtins.property
+    def changed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fields of the spec, by name."""
+
+    def __init__(
+        self,
+        *,
+        campaign: Global___Campaign | None = ...,
+        changed: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["campaign", b"campaign"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaign", b"campaign", "changed", b"changed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCampaignResponse: _TypeAlias = UpdateCampaignResponse  # noqa: Y015
 
 @_typing.final
 class GetCampaignRequest(_message.Message):
@@ -817,6 +1637,7 @@ class LeaseTasksRequest(_message.Message):
     MAX_TASKS_FIELD_NUMBER: _builtins.int
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_PREDICTIONS_FIELD_NUMBER: _builtins.int
     campaign: _builtins.str
     annotator: _builtins.str
     """Who labels, 1 to 128 bytes."""
@@ -824,6 +1645,8 @@ class LeaseTasksRequest(_message.Message):
     lease_seconds: _builtins.float
     """0 means the campaign's."""
     request_id: _builtins.str
+    include_predictions: _builtins.bool
+    """Ask the learner what the last model says of them."""
     def __init__(
         self,
         *,
@@ -832,10 +1655,11 @@ class LeaseTasksRequest(_message.Message):
         max_tasks: _builtins.int = ...,
         lease_seconds: _builtins.float = ...,
         request_id: _builtins.str = ...,
+        include_predictions: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "campaign", b"campaign", "lease_seconds", b"lease_seconds", "max_tasks", b"max_tasks", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "campaign", b"campaign", "include_predictions", b"include_predictions", "lease_seconds", b"lease_seconds", "max_tasks", b"max_tasks", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -866,25 +1690,150 @@ class LeaseTasksResponse(_message.Message):
 Global___LeaseTasksResponse: _TypeAlias = LeaseTasksResponse  # noqa: Y015
 
 @_typing.final
+class RenewLeasesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAMPAIGN_FIELD_NUMBER: _builtins.int
+    ANNOTATOR_FIELD_NUMBER: _builtins.int
+    TASK_IDS_FIELD_NUMBER: _builtins.int
+    LEASE_SECONDS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    campaign: _builtins.str
+    annotator: _builtins.str
+    lease_seconds: _builtins.float
+    """0 means the campaign's."""
+    request_id: _builtins.str
+    @_builtins.property
+    def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty: all of the annotator's."""
+
+    def __init__(
+        self,
+        *,
+        campaign: _builtins.str = ...,
+        annotator: _builtins.str = ...,
+        task_ids: _abc.Iterable[_builtins.str] | None = ...,
+        lease_seconds: _builtins.float = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "campaign", b"campaign", "lease_seconds", b"lease_seconds", "request_id", b"request_id", "task_ids", b"task_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewLeasesRequest: _TypeAlias = RenewLeasesRequest  # noqa: Y015
+
+@_typing.final
+class RenewLeasesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RENEWED_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    renewed: _builtins.int
+    @_builtins.property
+    def lost(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of task_ids: those that are the annotator's no longer."""
+
+    def __init__(
+        self,
+        *,
+        renewed: _builtins.int = ...,
+        lost: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lost", b"lost", "renewed", b"renewed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewLeasesResponse: _TypeAlias = RenewLeasesResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseTasksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAMPAIGN_FIELD_NUMBER: _builtins.int
+    ANNOTATOR_FIELD_NUMBER: _builtins.int
+    TASK_IDS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    campaign: _builtins.str
+    annotator: _builtins.str
+    request_id: _builtins.str
+    @_builtins.property
+    def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty: all of the annotator's."""
+
+    def __init__(
+        self,
+        *,
+        campaign: _builtins.str = ...,
+        annotator: _builtins.str = ...,
+        task_ids: _abc.Iterable[_builtins.str] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "campaign", b"campaign", "request_id", b"request_id", "task_ids", b"task_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseTasksRequest: _TypeAlias = ReleaseTasksRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseTasksResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASED_FIELD_NUMBER: _builtins.int
+    released: _builtins.int
+    def __init__(
+        self,
+        *,
+        released: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["released", b"released"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseTasksResponse: _TypeAlias = ReleaseTasksResponse  # noqa: Y015
+
+@_typing.final
 class NewLabel(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ITEM_ID_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
+    outcome: Global___AnnotationOutcome.ValueType
+    confidence: _builtins.float
+    """The annotator's own, 0 to 1."""
+    comment: _builtins.str
+    """At most 16 KiB."""
     @_builtins.property
-    def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty unless the outcome is LABEL."""
+
     def __init__(
         self,
         *,
         item_id: _builtins.str = ...,
         classes: _abc.Iterable[_builtins.str] | None = ...,
+        outcome: Global___AnnotationOutcome.ValueType = ...,
+        confidence: _builtins.float | None = ...,
+        comment: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "confidence", b"confidence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "item_id", b"item_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "classes", b"classes", "comment", b"comment", "confidence", b"confidence", "item_id", b"item_id", "outcome", b"outcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
+    _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence) -> _WhichOneofReturnType__confidence | None: ...
 
 Global___NewLabel: _TypeAlias = NewLabel  # noqa: Y015
 
@@ -895,14 +1844,15 @@ class SubmitLabelsRequest(_message.Message):
     CAMPAIGN_FIELD_NUMBER: _builtins.int
     ANNOTATOR_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
-    HELD_OUT_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     campaign: _builtins.str
     annotator: _builtins.str
     """Who labelled, 1 to 128 bytes."""
-    held_out: _builtins.bool
-    """For evaluation: the items lie in the evaluation pool. They cost no budget."""
+    purpose: Global___LabelPurpose.ValueType
+    """EVALUATION: the items lie in the evaluation pool, if the campaign has one, and then"""
     request_id: _builtins.str
+    """cost no budget."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___NewLabel]:
         """1 to max_labels."""
@@ -913,12 +1863,12 @@ class SubmitLabelsRequest(_message.Message):
         campaign: _builtins.str = ...,
         annotator: _builtins.str = ...,
         labels: _abc.Iterable[Global___NewLabel] | None = ...,
-        held_out: _builtins.bool = ...,
+        purpose: Global___LabelPurpose.ValueType = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "campaign", b"campaign", "held_out", b"held_out", "labels", b"labels", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotator", b"annotator", "campaign", b"campaign", "labels", b"labels", "purpose", b"purpose", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -932,12 +1882,18 @@ class SubmitLabelsResponse(_message.Message):
     UNSOLICITED_FIELD_NUMBER: _builtins.int
     CORRECTIONS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    GIVEN_UP_FIELD_NUMBER: _builtins.int
     accepted: _builtins.int
     """All of them."""
     unsolicited: _builtins.int
     corrections: _builtins.int
     labels: _builtins.int
     """Of the campaign now, corrections not counted."""
+    waiting: _builtins.int
+    """Items of this call that wait for more annotations."""
+    given_up: _builtins.int
+    """Items of this call that were given up."""
     def __init__(
         self,
         *,
@@ -945,14 +1901,356 @@ class SubmitLabelsResponse(_message.Message):
         unsolicited: _builtins.int = ...,
         corrections: _builtins.int = ...,
         labels: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+        given_up: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "corrections", b"corrections", "labels", b"labels", "unsolicited", b"unsolicited"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "corrections", b"corrections", "given_up", b"given_up", "labels", b"labels", "unsolicited", b"unsolicited", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SubmitLabelsResponse: _TypeAlias = SubmitLabelsResponse  # noqa: Y015
+
+@_typing.final
+class ListAnnotationsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAMPAIGN_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    ANNOTATOR_FIELD_NUMBER: _builtins.int
+    campaign: _builtins.str
+    after_sequence: _builtins.int
+    """0: from the beginning."""
+    item_id: _builtins.str
+    """"": of all items."""
+    annotator: _builtins.str
+    """"": by all annotators."""
+    def __init__(
+        self,
+        *,
+        campaign: _builtins.str = ...,
+        after_sequence: _builtins.int = ...,
+        item_id: _builtins.str = ...,
+        annotator: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "annotator", b"annotator", "campaign", b"campaign", "item_id", b"item_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAnnotationsRequest: _TypeAlias = ListAnnotationsRequest  # noqa: Y015
+
+@_typing.final
+class ListAnnotationsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANNOTATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def annotations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Annotation]: ...
+    def __init__(
+        self,
+        *,
+        annotations: _abc.Iterable[Global___Annotation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAnnotationsResponse: _TypeAlias = ListAnnotationsResponse  # noqa: Y015
+
+@_typing.final
+class ReviewLabelsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAMPAIGN_FIELD_NUMBER: _builtins.int
+    MAX_ITEMS_FIELD_NUMBER: _builtins.int
+    FOLDS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SHOW_ONLY_FIELD_NUMBER: _builtins.int
+    campaign: _builtins.str
+    max_items: _builtins.int
+    folds: _builtins.int
+    """2 to 20. 0 means 5."""
+    request_id: _builtins.str
+    show_only: _builtins.bool
+    """Hand nothing out."""
+    def __init__(
+        self,
+        *,
+        campaign: _builtins.str = ...,
+        max_items: _builtins.int = ...,
+        folds: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+        show_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaign", b"campaign", "folds", b"folds", "max_items", b"max_items", "request_id", b"request_id", "show_only", b"show_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReviewLabelsRequest: _TypeAlias = ReviewLabelsRequest  # noqa: Y015
+
+@_typing.final
+class ReviewLabelsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUSPECTS_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    tasks: _builtins.int
+    """Made by this call."""
+    @_builtins.property
+    def suspects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Suspect]:
+        """Worst first, at most max_items."""
+
+    def __init__(
+        self,
+        *,
+        suspects: _abc.Iterable[Global___Suspect] | None = ...,
+        tasks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["suspects", b"suspects", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReviewLabelsResponse: _TypeAlias = ReviewLabelsResponse  # noqa: Y015
+
+@_typing.final
+class Suspect(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    PREDICTIONS_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    quality: _builtins.float
+    """Of the label, 0 (surely wrong) to 1: the probability of what it says."""
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its label."""
+
+    @_builtins.property
+    def predictions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassProbability]:
+        """By a model that had not seen the label; most likely first."""
+
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        classes: _abc.Iterable[_builtins.str] | None = ...,
+        predictions: _abc.Iterable[Global___ClassProbability] | None = ...,
+        quality: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "item_id", b"item_id", "predictions", b"predictions", "quality", b"quality"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Suspect: _TypeAlias = Suspect  # noqa: Y015
+
+@_typing.final
+class DrawAuditRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAMPAIGN_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    campaign: _builtins.str
+    items: _builtins.int
+    """In all, up to 100,000."""
+    request_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        campaign: _builtins.str = ...,
+        items: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaign", b"campaign", "items", b"items", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrawAuditRequest: _TypeAlias = DrawAuditRequest  # noqa: Y015
+
+@_typing.final
+class DrawAuditResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRAWN_FIELD_NUMBER: _builtins.int
+    LABELLED_FIELD_NUMBER: _builtins.int
+    drawn: _builtins.int
+    """In all."""
+    labelled: _builtins.int
+    def __init__(
+        self,
+        *,
+        drawn: _builtins.int = ...,
+        labelled: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drawn", b"drawn", "labelled", b"labelled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrawAuditResponse: _TypeAlias = DrawAuditResponse  # noqa: Y015
+
+@_typing.final
+class GetOracleReportRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAMPAIGN_FIELD_NUMBER: _builtins.int
+    campaign: _builtins.str
+    def __init__(
+        self,
+        *,
+        campaign: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaign", b"campaign"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOracleReportRequest: _TypeAlias = GetOracleReportRequest  # noqa: Y015
+
+@_typing.final
+class GetOracleReportResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANNOTATORS_FIELD_NUMBER: _builtins.int
+    AGREEMENT_FIELD_NUMBER: _builtins.int
+    SEVERAL_FIELD_NUMBER: _builtins.int
+    LLM_FIELD_NUMBER: _builtins.int
+    agreement: _builtins.float
+    """Krippendorff's alpha (nominal; multi-label: mean over classes) over items with several"""
+    several: _builtins.int
+    """annotations; NaN without any.
+    Items with several annotations.
+    """
+    @_builtins.property
+    def annotators(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnnotatorReport]:
+        """By name."""
+
+    @_builtins.property
+    def llm(self) -> Global___LlmReport:
+        """Absent where no language model was asked."""
+
+    def __init__(
+        self,
+        *,
+        annotators: _abc.Iterable[Global___AnnotatorReport] | None = ...,
+        agreement: _builtins.float = ...,
+        several: _builtins.int = ...,
+        llm: Global___LlmReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["llm", b"llm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "annotators", b"annotators", "llm", b"llm", "several", b"several"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOracleReportResponse: _TypeAlias = GetOracleReportResponse  # noqa: Y015
+
+@_typing.final
+class AnnotatorReport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANNOTATOR_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    CANNOT_TELL_FIELD_NUMBER: _builtins.int
+    COMPARED_FIELD_NUMBER: _builtins.int
+    AGREED_FIELD_NUMBER: _builtins.int
+    annotator: _builtins.str
+    labels: _builtins.int
+    skipped: _builtins.int
+    cannot_tell: _builtins.int
+    compared: _builtins.int
+    """Items that others labelled too."""
+    agreed: _builtins.int
+    """Of these: with the item's label in the end."""
+    def __init__(
+        self,
+        *,
+        annotator: _builtins.str = ...,
+        labels: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+        cannot_tell: _builtins.int = ...,
+        compared: _builtins.int = ...,
+        agreed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreed", b"agreed", "annotator", b"annotator", "cannot_tell", b"cannot_tell", "compared", b"compared", "labels", b"labels", "skipped", b"skipped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnnotatorReport: _TypeAlias = AnnotatorReport  # noqa: Y015
+
+@_typing.final
+class LlmReport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    TOKENS_IN_FIELD_NUMBER: _builtins.int
+    TOKENS_OUT_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    LABELLED_FIELD_NUMBER: _builtins.int
+    ABSTAINED_FIELD_NUMBER: _builtins.int
+    AUDITED_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    ERROR_RATE_FIELD_NUMBER: _builtins.int
+    ERROR_LOW_FIELD_NUMBER: _builtins.int
+    ERROR_HIGH_FIELD_NUMBER: _builtins.int
+    requests: _builtins.int
+    tokens_in: _builtins.int
+    tokens_out: _builtins.int
+    cost: _builtins.float
+    labelled: _builtins.int
+    abstained: _builtins.int
+    audited: _builtins.int
+    """Items that people labelled too."""
+    errors: _builtins.int
+    """Of these: labelled otherwise by people."""
+    error_rate: _builtins.float
+    """NaN before the first audit."""
+    error_low: _builtins.float
+    """95 % interval (Wilson, 1927)."""
+    error_high: _builtins.float
+    def __init__(
+        self,
+        *,
+        requests: _builtins.int = ...,
+        tokens_in: _builtins.int = ...,
+        tokens_out: _builtins.int = ...,
+        cost: _builtins.float = ...,
+        labelled: _builtins.int = ...,
+        abstained: _builtins.int = ...,
+        audited: _builtins.int = ...,
+        errors: _builtins.int = ...,
+        error_rate: _builtins.float = ...,
+        error_low: _builtins.float = ...,
+        error_high: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstained", b"abstained", "audited", b"audited", "cost", b"cost", "error_high", b"error_high", "error_low", b"error_low", "error_rate", b"error_rate", "errors", b"errors", "labelled", b"labelled", "requests", b"requests", "tokens_in", b"tokens_in", "tokens_out", b"tokens_out"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LlmReport: _TypeAlias = LlmReport  # noqa: Y015
 
 @_typing.final
 class ListLabelsRequest(_message.Message):
@@ -961,25 +2259,25 @@ class ListLabelsRequest(_message.Message):
     CAMPAIGN_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     ONLY_EFFECTIVE_FIELD_NUMBER: _builtins.int
-    HELD_OUT_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     campaign: _builtins.str
     after_sequence: _builtins.int
     """0: from the beginning."""
     only_effective: _builtins.bool
     """Leave out labels that were corrected since."""
-    held_out: _builtins.bool
-    """The labels for evaluation instead of the labelled set."""
+    purpose: Global___LabelPurpose.ValueType
+    """UNSPECIFIED: TRAINING, the labelled set."""
     def __init__(
         self,
         *,
         campaign: _builtins.str = ...,
         after_sequence: _builtins.int = ...,
         only_effective: _builtins.bool = ...,
-        held_out: _builtins.bool = ...,
+        purpose: Global___LabelPurpose.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "campaign", b"campaign", "held_out", b"held_out", "only_effective", b"only_effective"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "campaign", b"campaign", "only_effective", b"only_effective", "purpose", b"purpose"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -39,6 +39,11 @@ class SchedulerServiceStub:
                 request_serializer=sealpool_dot_v1_dot_scheduler__pb2.CreateCampaignRequest.SerializeToString,
                 response_deserializer=sealpool_dot_v1_dot_scheduler__pb2.CreateCampaignResponse.FromString,
                 _registered_method=True)
+        self.UpdateCampaign = channel.unary_unary(
+                '/sealpool.v1.SchedulerService/UpdateCampaign',
+                request_serializer=sealpool_dot_v1_dot_scheduler__pb2.UpdateCampaignRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_scheduler__pb2.UpdateCampaignResponse.FromString,
+                _registered_method=True)
         self.GetCampaign = channel.unary_unary(
                 '/sealpool.v1.SchedulerService/GetCampaign',
                 request_serializer=sealpool_dot_v1_dot_scheduler__pb2.GetCampaignRequest.SerializeToString,
@@ -74,10 +79,40 @@ class SchedulerServiceStub:
                 request_serializer=sealpool_dot_v1_dot_scheduler__pb2.LeaseTasksRequest.SerializeToString,
                 response_deserializer=sealpool_dot_v1_dot_scheduler__pb2.LeaseTasksResponse.FromString,
                 _registered_method=True)
+        self.RenewLeases = channel.unary_unary(
+                '/sealpool.v1.SchedulerService/RenewLeases',
+                request_serializer=sealpool_dot_v1_dot_scheduler__pb2.RenewLeasesRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_scheduler__pb2.RenewLeasesResponse.FromString,
+                _registered_method=True)
+        self.ReleaseTasks = channel.unary_unary(
+                '/sealpool.v1.SchedulerService/ReleaseTasks',
+                request_serializer=sealpool_dot_v1_dot_scheduler__pb2.ReleaseTasksRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_scheduler__pb2.ReleaseTasksResponse.FromString,
+                _registered_method=True)
         self.SubmitLabels = channel.unary_unary(
                 '/sealpool.v1.SchedulerService/SubmitLabels',
                 request_serializer=sealpool_dot_v1_dot_scheduler__pb2.SubmitLabelsRequest.SerializeToString,
                 response_deserializer=sealpool_dot_v1_dot_scheduler__pb2.SubmitLabelsResponse.FromString,
+                _registered_method=True)
+        self.ListAnnotations = channel.unary_stream(
+                '/sealpool.v1.SchedulerService/ListAnnotations',
+                request_serializer=sealpool_dot_v1_dot_scheduler__pb2.ListAnnotationsRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_scheduler__pb2.ListAnnotationsResponse.FromString,
+                _registered_method=True)
+        self.ReviewLabels = channel.unary_unary(
+                '/sealpool.v1.SchedulerService/ReviewLabels',
+                request_serializer=sealpool_dot_v1_dot_scheduler__pb2.ReviewLabelsRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_scheduler__pb2.ReviewLabelsResponse.FromString,
+                _registered_method=True)
+        self.DrawAudit = channel.unary_unary(
+                '/sealpool.v1.SchedulerService/DrawAudit',
+                request_serializer=sealpool_dot_v1_dot_scheduler__pb2.DrawAuditRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_scheduler__pb2.DrawAuditResponse.FromString,
+                _registered_method=True)
+        self.GetOracleReport = channel.unary_unary(
+                '/sealpool.v1.SchedulerService/GetOracleReport',
+                request_serializer=sealpool_dot_v1_dot_scheduler__pb2.GetOracleReportRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_scheduler__pb2.GetOracleReportResponse.FromString,
                 _registered_method=True)
         self.ListLabels = channel.unary_stream(
                 '/sealpool.v1.SchedulerService/ListLabels',
@@ -104,6 +139,17 @@ class SchedulerServiceServicer:
         ALREADY_EXISTS: a campaign has this name. NOT_FOUND: no such pool. INVALID_ARGUMENT: any part of the spec (the
         message names it), an evaluation pool of another dimension included. FAILED_PRECONDITION: the pool is empty; with
         the `dataset` oracle, one item of each pool is looked at, and has no label in metadata_field that the classes allow.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCampaign(self, request, context):
+        """Change what may change while a campaign runs: budget, batch, rule, exploration, fill, lease, the stopping criteria,
+        class definitions and limits of a language model. Everything else of the spec must be as it is. The running round
+        ends as it began. NOT_FOUND: no such campaign. INVALID_ARGUMENT: a part of the spec that is wrong, or that cannot
+        change (the message names it); a budget below what is labelled. FAILED_PRECONDITION: archived. A larger budget
+        makes a completed campaign active again. The same spec again is OK and changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,19 +206,75 @@ class SchedulerServiceServicer:
 
     def LeaseTasks(self, request, context):
         """Hand out open tasks, most wanted first, to one annotator for lease_seconds. A task whose lease ran out is open
-        again. No task: an empty answer. NOT_FOUND: no such campaign. INVALID_ARGUMENT: annotator empty, max_tasks 0 or
-        over max_lease_tasks. FAILED_PRECONDITION: paused, completed or archived.
+        again. An annotator never gets an item that he has answered, skipped or said he cannot tell. Tasks that wait for
+        the scheduler's own oracle are not handed out. No task: an empty answer. NOT_FOUND: no such campaign.
+        INVALID_ARGUMENT: annotator empty, max_tasks 0 or over max_lease_tasks. FAILED_PRECONDITION: paused, completed or
+        archived (tasks of evaluation, audit and review are handed out while completed).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewLeases(self, request, context):
+        """Let an annotator's leases end lease_seconds from now. Tasks that are his no longer (the lease ran out, and another
+        has it; answered; withdrawn) are told back, and the others renewed. NOT_FOUND: no such campaign.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseTasks(self, request, context):
+        """Give leased tasks back: they are open again at once. Tasks that are not the annotator's are passed over.
+        NOT_FOUND: no such campaign.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SubmitLabels(self, request, context):
-        """Hand in labels. After OK they are on disk; after any other status none of them is. A label for an item that was
-        never handed out is taken and marked unsolicited. A second label for an item corrects the first: it counts once,
-        and both are kept. NOT_FOUND: no such campaign, or an item that its pool does not have. INVALID_ARGUMENT: a class
-        that is not the campaign's, a number of classes that its task does not allow, an item twice in one call.
-        FAILED_PRECONDITION: the campaign is archived, or the new labels go beyond its budget.
+        """Hand in annotations. After OK they are on disk; after any other status none of them is. They answer the tasks of
+        their items, whoever leased those and however late: a lease that ran out changes nothing. A label for an item that
+        was never handed out is taken and marked unsolicited. A second label for an item corrects the first: it counts
+        once, and both are kept. Where a campaign wants several annotations an item, the item is labelled once so many
+        agree (see AnnotationSpec), and an annotator's second answer replaces his first. NOT_FOUND: no such campaign, or an
+        item that its pool does not have. INVALID_ARGUMENT: a class that is not the campaign's, a number of classes that its
+        task does not allow, an item twice in one call, a confidence outside 0 to 1. FAILED_PRECONDITION: the campaign is
+        archived, or the new labels go beyond its budget.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAnnotations(self, request, context):
+        """What annotators said, in the order it was committed, in bounded chunks: every vote, skip, "cannot tell" and
+        correction. NOT_FOUND: no such campaign.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReviewLabels(self, request, context):
+        """Look for labels that are likely wrong (confident learning: Northcutt, Jiang and Chuang, JAIR 2021) with a model
+        that is trained anew on parts of the labelled set, and hand the worst of them out again. NOT_FOUND: no such
+        campaign. INVALID_ARGUMENT: max_items 0 or over max_lease_tasks. FAILED_PRECONDITION: archived; fewer labels than
+        folds × classes; a multi-label campaign with a class that has no label. Repeated, it asks for no item twice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrawAudit(self, request, context):
+        """Ask people for labels of unlabelled items drawn at random: the sample by which labels for the rest of the pool are
+        judged. They cost no budget, and are neither trained on nor used for evaluation. Items drawn before count: a call
+        for 100 after one for 60 draws 40 more. NOT_FOUND: no such campaign. FAILED_PRECONDITION: archived.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetOracleReport(self, request, context):
+        """Who labelled how much, how well annotators agree, what a language model cost and how often people corrected it.
+        NOT_FOUND: no such campaign.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -207,6 +309,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.CreateCampaign,
                     request_deserializer=sealpool_dot_v1_dot_scheduler__pb2.CreateCampaignRequest.FromString,
                     response_serializer=sealpool_dot_v1_dot_scheduler__pb2.CreateCampaignResponse.SerializeToString,
+            ),
+            'UpdateCampaign': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCampaign,
+                    request_deserializer=sealpool_dot_v1_dot_scheduler__pb2.UpdateCampaignRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_scheduler__pb2.UpdateCampaignResponse.SerializeToString,
             ),
             'GetCampaign': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCampaign,
@@ -243,10 +350,40 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     request_deserializer=sealpool_dot_v1_dot_scheduler__pb2.LeaseTasksRequest.FromString,
                     response_serializer=sealpool_dot_v1_dot_scheduler__pb2.LeaseTasksResponse.SerializeToString,
             ),
+            'RenewLeases': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLeases,
+                    request_deserializer=sealpool_dot_v1_dot_scheduler__pb2.RenewLeasesRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_scheduler__pb2.RenewLeasesResponse.SerializeToString,
+            ),
+            'ReleaseTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseTasks,
+                    request_deserializer=sealpool_dot_v1_dot_scheduler__pb2.ReleaseTasksRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_scheduler__pb2.ReleaseTasksResponse.SerializeToString,
+            ),
             'SubmitLabels': grpc.unary_unary_rpc_method_handler(
                     servicer.SubmitLabels,
                     request_deserializer=sealpool_dot_v1_dot_scheduler__pb2.SubmitLabelsRequest.FromString,
                     response_serializer=sealpool_dot_v1_dot_scheduler__pb2.SubmitLabelsResponse.SerializeToString,
+            ),
+            'ListAnnotations': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListAnnotations,
+                    request_deserializer=sealpool_dot_v1_dot_scheduler__pb2.ListAnnotationsRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_scheduler__pb2.ListAnnotationsResponse.SerializeToString,
+            ),
+            'ReviewLabels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReviewLabels,
+                    request_deserializer=sealpool_dot_v1_dot_scheduler__pb2.ReviewLabelsRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_scheduler__pb2.ReviewLabelsResponse.SerializeToString,
+            ),
+            'DrawAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrawAudit,
+                    request_deserializer=sealpool_dot_v1_dot_scheduler__pb2.DrawAuditRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_scheduler__pb2.DrawAuditResponse.SerializeToString,
+            ),
+            'GetOracleReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOracleReport,
+                    request_deserializer=sealpool_dot_v1_dot_scheduler__pb2.GetOracleReportRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_scheduler__pb2.GetOracleReportResponse.SerializeToString,
             ),
             'ListLabels': grpc.unary_stream_rpc_method_handler(
                     servicer.ListLabels,
@@ -291,6 +428,33 @@ class SchedulerService:
             '/sealpool.v1.SchedulerService/CreateCampaign',
             sealpool_dot_v1_dot_scheduler__pb2.CreateCampaignRequest.SerializeToString,
             sealpool_dot_v1_dot_scheduler__pb2.CreateCampaignResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCampaign(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealpool.v1.SchedulerService/UpdateCampaign',
+            sealpool_dot_v1_dot_scheduler__pb2.UpdateCampaignRequest.SerializeToString,
+            sealpool_dot_v1_dot_scheduler__pb2.UpdateCampaignResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -491,6 +655,60 @@ class SchedulerService:
             _registered_method=True)
 
     @staticmethod
+    def RenewLeases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealpool.v1.SchedulerService/RenewLeases',
+            sealpool_dot_v1_dot_scheduler__pb2.RenewLeasesRequest.SerializeToString,
+            sealpool_dot_v1_dot_scheduler__pb2.RenewLeasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealpool.v1.SchedulerService/ReleaseTasks',
+            sealpool_dot_v1_dot_scheduler__pb2.ReleaseTasksRequest.SerializeToString,
+            sealpool_dot_v1_dot_scheduler__pb2.ReleaseTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def SubmitLabels(request,
             target,
             options=(),
@@ -507,6 +725,114 @@ class SchedulerService:
             '/sealpool.v1.SchedulerService/SubmitLabels',
             sealpool_dot_v1_dot_scheduler__pb2.SubmitLabelsRequest.SerializeToString,
             sealpool_dot_v1_dot_scheduler__pb2.SubmitLabelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAnnotations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sealpool.v1.SchedulerService/ListAnnotations',
+            sealpool_dot_v1_dot_scheduler__pb2.ListAnnotationsRequest.SerializeToString,
+            sealpool_dot_v1_dot_scheduler__pb2.ListAnnotationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReviewLabels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealpool.v1.SchedulerService/ReviewLabels',
+            sealpool_dot_v1_dot_scheduler__pb2.ReviewLabelsRequest.SerializeToString,
+            sealpool_dot_v1_dot_scheduler__pb2.ReviewLabelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrawAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealpool.v1.SchedulerService/DrawAudit',
+            sealpool_dot_v1_dot_scheduler__pb2.DrawAuditRequest.SerializeToString,
+            sealpool_dot_v1_dot_scheduler__pb2.DrawAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOracleReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealpool.v1.SchedulerService/GetOracleReport',
+            sealpool_dot_v1_dot_scheduler__pb2.GetOracleReportRequest.SerializeToString,
+            sealpool_dot_v1_dot_scheduler__pb2.GetOracleReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,13 @@ class SchedulerServiceStub:
     message names it), an evaluation pool of another dimension included. FAILED_PRECONDITION: the pool is empty; with
     the `dataset` oracle, one item of each pool is looked at, and has no label in metadata_field that the classes allow.
     """
+    UpdateCampaign: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.UpdateCampaignRequest, _scheduler_pb2.UpdateCampaignResponse]
+    """Change what may change while a campaign runs: budget, batch, rule, exploration, fill, lease, the stopping criteria,
+    class definitions and limits of a language model. Everything else of the spec must be as it is. The running round
+    ends as it began. NOT_FOUND: no such campaign. INVALID_ARGUMENT: a part of the spec that is wrong, or that cannot
+    change (the message names it); a budget below what is labelled. FAILED_PRECONDITION: archived. A larger budget
+    makes a completed campaign active again. The same spec again is OK and changes nothing.
+    """
     GetCampaign: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetCampaignRequest, _scheduler_pb2.GetCampaignResponse]
     """NOT_FOUND: no such campaign."""
     ListCampaigns: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ListCampaignsRequest, _scheduler_pb2.ListCampaignsResponse]
@@ -66,15 +73,47 @@ class SchedulerServiceStub:
     """
     LeaseTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.LeaseTasksRequest, _scheduler_pb2.LeaseTasksResponse]
     """Hand out open tasks, most wanted first, to one annotator for lease_seconds. A task whose lease ran out is open
-    again. No task: an empty answer. NOT_FOUND: no such campaign. INVALID_ARGUMENT: annotator empty, max_tasks 0 or
-    over max_lease_tasks. FAILED_PRECONDITION: paused, completed or archived.
+    again. An annotator never gets an item that he has answered, skipped or said he cannot tell. Tasks that wait for
+    the scheduler's own oracle are not handed out. No task: an empty answer. NOT_FOUND: no such campaign.
+    INVALID_ARGUMENT: annotator empty, max_tasks 0 or over max_lease_tasks. FAILED_PRECONDITION: paused, completed or
+    archived (tasks of evaluation, audit and review are handed out while completed).
+    """
+    RenewLeases: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.RenewLeasesRequest, _scheduler_pb2.RenewLeasesResponse]
+    """Let an annotator's leases end lease_seconds from now. Tasks that are his no longer (the lease ran out, and another
+    has it; answered; withdrawn) are told back, and the others renewed. NOT_FOUND: no such campaign.
+    """
+    ReleaseTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ReleaseTasksRequest, _scheduler_pb2.ReleaseTasksResponse]
+    """Give leased tasks back: they are open again at once. Tasks that are not the annotator's are passed over.
+    NOT_FOUND: no such campaign.
     """
     SubmitLabels: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.SubmitLabelsRequest, _scheduler_pb2.SubmitLabelsResponse]
-    """Hand in labels. After OK they are on disk; after any other status none of them is. A label for an item that was
-    never handed out is taken and marked unsolicited. A second label for an item corrects the first: it counts once,
-    and both are kept. NOT_FOUND: no such campaign, or an item that its pool does not have. INVALID_ARGUMENT: a class
-    that is not the campaign's, a number of classes that its task does not allow, an item twice in one call.
-    FAILED_PRECONDITION: the campaign is archived, or the new labels go beyond its budget.
+    """Hand in annotations. After OK they are on disk; after any other status none of them is. They answer the tasks of
+    their items, whoever leased those and however late: a lease that ran out changes nothing. A label for an item that
+    was never handed out is taken and marked unsolicited. A second label for an item corrects the first: it counts
+    once, and both are kept. Where a campaign wants several annotations an item, the item is labelled once so many
+    agree (see AnnotationSpec), and an annotator's second answer replaces his first. NOT_FOUND: no such campaign, or an
+    item that its pool does not have. INVALID_ARGUMENT: a class that is not the campaign's, a number of classes that its
+    task does not allow, an item twice in one call, a confidence outside 0 to 1. FAILED_PRECONDITION: the campaign is
+    archived, or the new labels go beyond its budget.
+    """
+    ListAnnotations: _grpc.UnaryStreamMultiCallable[_scheduler_pb2.ListAnnotationsRequest, _scheduler_pb2.ListAnnotationsResponse]
+    """What annotators said, in the order it was committed, in bounded chunks: every vote, skip, "cannot tell" and
+    correction. NOT_FOUND: no such campaign.
+    """
+    ReviewLabels: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ReviewLabelsRequest, _scheduler_pb2.ReviewLabelsResponse]
+    """Look for labels that are likely wrong (confident learning: Northcutt, Jiang and Chuang, JAIR 2021) with a model
+    that is trained anew on parts of the labelled set, and hand the worst of them out again. NOT_FOUND: no such
+    campaign. INVALID_ARGUMENT: max_items 0 or over max_lease_tasks. FAILED_PRECONDITION: archived; fewer labels than
+    folds × classes; a multi-label campaign with a class that has no label. Repeated, it asks for no item twice.
+    """
+    DrawAudit: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.DrawAuditRequest, _scheduler_pb2.DrawAuditResponse]
+    """Ask people for labels of unlabelled items drawn at random: the sample by which labels for the rest of the pool are
+    judged. They cost no budget, and are neither trained on nor used for evaluation. Items drawn before count: a call
+    for 100 after one for 60 draws 40 more. NOT_FOUND: no such campaign. FAILED_PRECONDITION: archived.
+    """
+    GetOracleReport: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetOracleReportRequest, _scheduler_pb2.GetOracleReportResponse]
+    """Who labelled how much, how well annotators agree, what a language model cost and how often people corrected it.
+    NOT_FOUND: no such campaign.
     """
     ListLabels: _grpc.UnaryStreamMultiCallable[_scheduler_pb2.ListLabelsRequest, _scheduler_pb2.ListLabelsResponse]
     """Labels in the order they were committed, in bounded chunks. NOT_FOUND: no such campaign."""
@@ -93,6 +132,13 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     ALREADY_EXISTS: a campaign has this name. NOT_FOUND: no such pool. INVALID_ARGUMENT: any part of the spec (the
     message names it), an evaluation pool of another dimension included. FAILED_PRECONDITION: the pool is empty; with
     the `dataset` oracle, one item of each pool is looked at, and has no label in metadata_field that the classes allow.
+    """
+    UpdateCampaign: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.UpdateCampaignRequest, _scheduler_pb2.UpdateCampaignResponse]  # type: ignore[assignment]
+    """Change what may change while a campaign runs: budget, batch, rule, exploration, fill, lease, the stopping criteria,
+    class definitions and limits of a language model. Everything else of the spec must be as it is. The running round
+    ends as it began. NOT_FOUND: no such campaign. INVALID_ARGUMENT: a part of the spec that is wrong, or that cannot
+    change (the message names it); a budget below what is labelled. FAILED_PRECONDITION: archived. A larger budget
+    makes a completed campaign active again. The same spec again is OK and changes nothing.
     """
     GetCampaign: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetCampaignRequest, _scheduler_pb2.GetCampaignResponse]  # type: ignore[assignment]
     """NOT_FOUND: no such campaign."""
@@ -118,15 +164,47 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """
     LeaseTasks: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.LeaseTasksRequest, _scheduler_pb2.LeaseTasksResponse]  # type: ignore[assignment]
     """Hand out open tasks, most wanted first, to one annotator for lease_seconds. A task whose lease ran out is open
-    again. No task: an empty answer. NOT_FOUND: no such campaign. INVALID_ARGUMENT: annotator empty, max_tasks 0 or
-    over max_lease_tasks. FAILED_PRECONDITION: paused, completed or archived.
+    again. An annotator never gets an item that he has answered, skipped or said he cannot tell. Tasks that wait for
+    the scheduler's own oracle are not handed out. No task: an empty answer. NOT_FOUND: no such campaign.
+    INVALID_ARGUMENT: annotator empty, max_tasks 0 or over max_lease_tasks. FAILED_PRECONDITION: paused, completed or
+    archived (tasks of evaluation, audit and review are handed out while completed).
+    """
+    RenewLeases: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.RenewLeasesRequest, _scheduler_pb2.RenewLeasesResponse]  # type: ignore[assignment]
+    """Let an annotator's leases end lease_seconds from now. Tasks that are his no longer (the lease ran out, and another
+    has it; answered; withdrawn) are told back, and the others renewed. NOT_FOUND: no such campaign.
+    """
+    ReleaseTasks: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ReleaseTasksRequest, _scheduler_pb2.ReleaseTasksResponse]  # type: ignore[assignment]
+    """Give leased tasks back: they are open again at once. Tasks that are not the annotator's are passed over.
+    NOT_FOUND: no such campaign.
     """
     SubmitLabels: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.SubmitLabelsRequest, _scheduler_pb2.SubmitLabelsResponse]  # type: ignore[assignment]
-    """Hand in labels. After OK they are on disk; after any other status none of them is. A label for an item that was
-    never handed out is taken and marked unsolicited. A second label for an item corrects the first: it counts once,
-    and both are kept. NOT_FOUND: no such campaign, or an item that its pool does not have. INVALID_ARGUMENT: a class
-    that is not the campaign's, a number of classes that its task does not allow, an item twice in one call.
-    FAILED_PRECONDITION: the campaign is archived, or the new labels go beyond its budget.
+    """Hand in annotations. After OK they are on disk; after any other status none of them is. They answer the tasks of
+    their items, whoever leased those and however late: a lease that ran out changes nothing. A label for an item that
+    was never handed out is taken and marked unsolicited. A second label for an item corrects the first: it counts
+    once, and both are kept. Where a campaign wants several annotations an item, the item is labelled once so many
+    agree (see AnnotationSpec), and an annotator's second answer replaces his first. NOT_FOUND: no such campaign, or an
+    item that its pool does not have. INVALID_ARGUMENT: a class that is not the campaign's, a number of classes that its
+    task does not allow, an item twice in one call, a confidence outside 0 to 1. FAILED_PRECONDITION: the campaign is
+    archived, or the new labels go beyond its budget.
+    """
+    ListAnnotations: _aio.UnaryStreamMultiCallable[_scheduler_pb2.ListAnnotationsRequest, _scheduler_pb2.ListAnnotationsResponse]  # type: ignore[assignment]
+    """What annotators said, in the order it was committed, in bounded chunks: every vote, skip, "cannot tell" and
+    correction. NOT_FOUND: no such campaign.
+    """
+    ReviewLabels: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ReviewLabelsRequest, _scheduler_pb2.ReviewLabelsResponse]  # type: ignore[assignment]
+    """Look for labels that are likely wrong (confident learning: Northcutt, Jiang and Chuang, JAIR 2021) with a model
+    that is trained anew on parts of the labelled set, and hand the worst of them out again. NOT_FOUND: no such
+    campaign. INVALID_ARGUMENT: max_items 0 or over max_lease_tasks. FAILED_PRECONDITION: archived; fewer labels than
+    folds × classes; a multi-label campaign with a class that has no label. Repeated, it asks for no item twice.
+    """
+    DrawAudit: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.DrawAuditRequest, _scheduler_pb2.DrawAuditResponse]  # type: ignore[assignment]
+    """Ask people for labels of unlabelled items drawn at random: the sample by which labels for the rest of the pool are
+    judged. They cost no budget, and are neither trained on nor used for evaluation. Items drawn before count: a call
+    for 100 after one for 60 draws 40 more. NOT_FOUND: no such campaign. FAILED_PRECONDITION: archived.
+    """
+    GetOracleReport: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetOracleReportRequest, _scheduler_pb2.GetOracleReportResponse]  # type: ignore[assignment]
+    """Who labelled how much, how well annotators agree, what a language model cost and how often people corrected it.
+    NOT_FOUND: no such campaign.
     """
     ListLabels: _aio.UnaryStreamMultiCallable[_scheduler_pb2.ListLabelsRequest, _scheduler_pb2.ListLabelsResponse]  # type: ignore[assignment]
     """Labels in the order they were committed, in bounded chunks. NOT_FOUND: no such campaign."""
@@ -148,6 +226,19 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         ALREADY_EXISTS: a campaign has this name. NOT_FOUND: no such pool. INVALID_ARGUMENT: any part of the spec (the
         message names it), an evaluation pool of another dimension included. FAILED_PRECONDITION: the pool is empty; with
         the `dataset` oracle, one item of each pool is looked at, and has no label in metadata_field that the classes allow.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateCampaign(
+        self,
+        request: _scheduler_pb2.UpdateCampaignRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.UpdateCampaignResponse, _abc.Awaitable[_scheduler_pb2.UpdateCampaignResponse]]:
+        """Change what may change while a campaign runs: budget, batch, rule, exploration, fill, lease, the stopping criteria,
+        class definitions and limits of a language model. Everything else of the spec must be as it is. The running round
+        ends as it began. NOT_FOUND: no such campaign. INVALID_ARGUMENT: a part of the spec that is wrong, or that cannot
+        change (the message names it); a budget below what is labelled. FAILED_PRECONDITION: archived. A larger budget
+        makes a completed campaign active again. The same spec again is OK and changes nothing.
         """
 
     @_abc_1.abstractmethod
@@ -215,8 +306,30 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.LeaseTasksResponse, _abc.Awaitable[_scheduler_pb2.LeaseTasksResponse]]:
         """Hand out open tasks, most wanted first, to one annotator for lease_seconds. A task whose lease ran out is open
-        again. No task: an empty answer. NOT_FOUND: no such campaign. INVALID_ARGUMENT: annotator empty, max_tasks 0 or
-        over max_lease_tasks. FAILED_PRECONDITION: paused, completed or archived.
+        again. An annotator never gets an item that he has answered, skipped or said he cannot tell. Tasks that wait for
+        the scheduler's own oracle are not handed out. No task: an empty answer. NOT_FOUND: no such campaign.
+        INVALID_ARGUMENT: annotator empty, max_tasks 0 or over max_lease_tasks. FAILED_PRECONDITION: paused, completed or
+        archived (tasks of evaluation, audit and review are handed out while completed).
+        """
+
+    @_abc_1.abstractmethod
+    def RenewLeases(
+        self,
+        request: _scheduler_pb2.RenewLeasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.RenewLeasesResponse, _abc.Awaitable[_scheduler_pb2.RenewLeasesResponse]]:
+        """Let an annotator's leases end lease_seconds from now. Tasks that are his no longer (the lease ran out, and another
+        has it; answered; withdrawn) are told back, and the others renewed. NOT_FOUND: no such campaign.
+        """
+
+    @_abc_1.abstractmethod
+    def ReleaseTasks(
+        self,
+        request: _scheduler_pb2.ReleaseTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.ReleaseTasksResponse, _abc.Awaitable[_scheduler_pb2.ReleaseTasksResponse]]:
+        """Give leased tasks back: they are open again at once. Tasks that are not the annotator's are passed over.
+        NOT_FOUND: no such campaign.
         """
 
     @_abc_1.abstractmethod
@@ -225,11 +338,57 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.SubmitLabelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.SubmitLabelsResponse, _abc.Awaitable[_scheduler_pb2.SubmitLabelsResponse]]:
-        """Hand in labels. After OK they are on disk; after any other status none of them is. A label for an item that was
-        never handed out is taken and marked unsolicited. A second label for an item corrects the first: it counts once,
-        and both are kept. NOT_FOUND: no such campaign, or an item that its pool does not have. INVALID_ARGUMENT: a class
-        that is not the campaign's, a number of classes that its task does not allow, an item twice in one call.
-        FAILED_PRECONDITION: the campaign is archived, or the new labels go beyond its budget.
+        """Hand in annotations. After OK they are on disk; after any other status none of them is. They answer the tasks of
+        their items, whoever leased those and however late: a lease that ran out changes nothing. A label for an item that
+        was never handed out is taken and marked unsolicited. A second label for an item corrects the first: it counts
+        once, and both are kept. Where a campaign wants several annotations an item, the item is labelled once so many
+        agree (see AnnotationSpec), and an annotator's second answer replaces his first. NOT_FOUND: no such campaign, or an
+        item that its pool does not have. INVALID_ARGUMENT: a class that is not the campaign's, a number of classes that its
+        task does not allow, an item twice in one call, a confidence outside 0 to 1. FAILED_PRECONDITION: the campaign is
+        archived, or the new labels go beyond its budget.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAnnotations(
+        self,
+        request: _scheduler_pb2.ListAnnotationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_scheduler_pb2.ListAnnotationsResponse], _abc.AsyncIterator[_scheduler_pb2.ListAnnotationsResponse]]:
+        """What annotators said, in the order it was committed, in bounded chunks: every vote, skip, "cannot tell" and
+        correction. NOT_FOUND: no such campaign.
+        """
+
+    @_abc_1.abstractmethod
+    def ReviewLabels(
+        self,
+        request: _scheduler_pb2.ReviewLabelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.ReviewLabelsResponse, _abc.Awaitable[_scheduler_pb2.ReviewLabelsResponse]]:
+        """Look for labels that are likely wrong (confident learning: Northcutt, Jiang and Chuang, JAIR 2021) with a model
+        that is trained anew on parts of the labelled set, and hand the worst of them out again. NOT_FOUND: no such
+        campaign. INVALID_ARGUMENT: max_items 0 or over max_lease_tasks. FAILED_PRECONDITION: archived; fewer labels than
+        folds × classes; a multi-label campaign with a class that has no label. Repeated, it asks for no item twice.
+        """
+
+    @_abc_1.abstractmethod
+    def DrawAudit(
+        self,
+        request: _scheduler_pb2.DrawAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.DrawAuditResponse, _abc.Awaitable[_scheduler_pb2.DrawAuditResponse]]:
+        """Ask people for labels of unlabelled items drawn at random: the sample by which labels for the rest of the pool are
+        judged. They cost no budget, and are neither trained on nor used for evaluation. Items drawn before count: a call
+        for 100 after one for 60 draws 40 more. NOT_FOUND: no such campaign. FAILED_PRECONDITION: archived.
+        """
+
+    @_abc_1.abstractmethod
+    def GetOracleReport(
+        self,
+        request: _scheduler_pb2.GetOracleReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.GetOracleReportResponse, _abc.Awaitable[_scheduler_pb2.GetOracleReportResponse]]:
+        """Who labelled how much, how well annotators agree, what a language model cost and how often people corrected it.
+        NOT_FOUND: no such campaign.
         """
 
     @_abc_1.abstractmethod

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from scheduler import messages
-from scheduler.domain.states import RoundKind, RoundState
+from scheduler.domain.states import LabelPurpose, RoundKind, RoundState
 from scheduler.labelling import Committed, commit_labels
 from scheduler.service.once import Once
 from scheduler.storage import campaigns, events, labels, requests, rounds, tasks
@@ -51,7 +51,9 @@ def add_round(session: Session, campaign: Campaign, number: int, picks: Sequence
     return row
 
 
-def submit(store: Store, given: dict[str, int], *, name: str = "c", held_out: bool = False) -> Committed:
+def submit(
+    store: Store, given: dict[str, int], *, name: str = "c", purpose: LabelPurpose = LabelPurpose.TRAINING
+) -> Committed:
     with store.writing() as session:
         campaign = campaigns.lock(session, name)
         return commit_labels(
@@ -59,14 +61,16 @@ def submit(store: Store, given: dict[str, int], *, name: str = "c", held_out: bo
             campaign,
             {ItemId(item): (label,) for item, label in given.items()},
             annotator="ann",
-            held_out=held_out,
+            purpose=purpose,
             now=store.clock.now(),
         )
 
 
-def effective(store: Store, campaign: Campaign, *, until: int = 2**40, held_out: bool = False) -> dict[str, int]:
+def effective(
+    store: Store, campaign: Campaign, *, until: int = 2**40, purpose: LabelPurpose = LabelPurpose.TRAINING
+) -> dict[str, int]:
     with store.reading() as session:
-        found = labels.effective(session, campaign.id, held_out=held_out, until=until)
+        found = labels.effective(session, campaign.id, purpose=purpose, until=until)
     return {item: classes[0] for item, classes in found.items()}
 
 
@@ -109,9 +113,6 @@ def test_rounds_of_the_first_version_come_through_the_migrations(database_url: s
         assert RoundKind(row.kind) is RoundKind.WITHOUT_MODEL
         assert (row.strategy, row.strategy_reason, row.notes) == ("", "", [])
         assert list(messages.round_message(row).notes) == []
-    with old.writing_engine.begin() as connection:
-        command.downgrade(alembic_config(connection), "0001")
-    migrate(old)
     old.close()
 
 
@@ -162,9 +163,11 @@ def test_an_items_effective_label_is_its_latest_as_of_a_sequence(store: Store) -
 def test_held_out_labels_are_a_log_of_their_own(store: Store) -> None:
     campaign = add_campaign(store)
     submit(store, {"x": 0})
-    assert submit(store, {"x": 1, "h": 1}, held_out=True) == Committed(accepted=2, unsolicited=0, corrections=0)
+    assert submit(store, {"x": 1, "h": 1}, purpose=LabelPurpose.EVALUATION) == Committed(
+        accepted=2, unsolicited=0, corrections=0
+    )
     assert effective(store, campaign) == {"x": 0}
-    assert effective(store, campaign, held_out=True) == {"x": 1, "h": 1}
+    assert effective(store, campaign, purpose=LabelPurpose.EVALUATION) == {"x": 1, "h": 1}
     with store.reading() as session:
         assert campaigns.get(session, "c").labelled == 1
 
@@ -181,7 +184,7 @@ def test_pages_of_the_log_end_at_the_sequence_asked_for(store: Store) -> None:
             found = labels.page(
                 session,
                 campaign.id,
-                held_out=False,
+                purpose=LabelPurpose.TRAINING,
                 only_effective=only_effective,
                 after=after,
                 until=until,
@@ -273,7 +276,7 @@ def test_a_snapshot_never_misses_a_label_that_commits_later_with_a_smaller_seque
                 locked,
                 {ItemId("slow"): (0,)},
                 annotator="ann",
-                held_out=False,
+                purpose=LabelPurpose.TRAINING,
                 now=store.clock.now(),
             )
             session.flush()
@@ -308,7 +311,9 @@ def test_concurrent_submitters_lose_nothing_and_count_right(store: Store) -> Non
     with store.reading() as session:
         assert campaigns.get(session, "c").labelled == 70
         assert campaigns.get(session, "other").labelled == 60
-        log = labels.page(session, campaign.id, held_out=False, only_effective=False, after=0, until=2**40, limit=1000)
+        log = labels.page(
+            session, campaign.id, purpose=LabelPurpose.TRAINING, only_effective=False, after=0, until=2**40, limit=1000
+        )
     assert len(log) == 120
     assert sum(not label.corrects for label in log) == 70
 
@@ -320,14 +325,18 @@ def test_requests_with_one_id_at_once_take_effect_once(store: Store) -> None:
 
     def effect(session: Session) -> scheduler_pb2.SubmitLabelsResponse:
         locked = campaigns.lock(session, "c")
-        done = commit_labels(session, locked, {ItemId("x"): (0,)}, annotator="a", held_out=False, now=store.clock.now())
+        done = commit_labels(
+            session, locked, {ItemId("x"): (0,)}, annotator="a", purpose=LabelPurpose.TRAINING, now=store.clock.now()
+        )
         return scheduler_pb2.SubmitLabelsResponse(accepted=done.accepted, corrections=done.corrections)
 
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda _: once.run(request, scheduler_pb2.SubmitLabelsResponse, effect), range(6)))
     assert all(answer == answers[0] for answer in answers)
     with store.reading() as session:
-        log = labels.page(session, campaign.id, held_out=False, only_effective=False, after=0, until=99, limit=9)
+        log = labels.page(
+            session, campaign.id, purpose=LabelPurpose.TRAINING, only_effective=False, after=0, until=99, limit=9
+        )
     assert len(log) == 1
     with pytest.raises(InvalidArgument, match="other content"):
         once.run(

@@ -55,7 +55,7 @@ def outcome(folder: Path) -> dict[str, list[tuple[object, ...]]]:
     queries = {
         "rounds": "SELECT number, kind, state, labels, picks, snapshot FROM rounds ORDER BY number",
         "tasks": "SELECT round, rank, item_id, score, origin, state FROM tasks ORDER BY round, rank",
-        "labels": "SELECT item_id, classes, round, unsolicited, corrects, held_out FROM labels ORDER BY sequence",
+        "labels": "SELECT item_id, classes, round, unsolicited, corrects, purpose FROM labels ORDER BY sequence",
     }
     database = sqlite3.connect(folder / "scheduler" / "scheduler.db")
     try:

@@ -103,7 +103,7 @@ CASES: list[tuple[str, Any, grpc.StatusCode, str]] = [
     ("SubmitLabels", submit(("x" * 257, ["a"])), INVALID, "labels.item_id"),
     ("SubmitLabels", submit(("nul\0", ["a"])), INVALID, "labels.item_id"),
     ("SubmitLabels", submit(("i000", ["a"]), ("stranger", ["a"])), MISSING, "labels.item_id"),
-    ("SubmitLabels", submit(held_out=True), INVALID, "held_out"),
+    ("SubmitLabels", submit(purpose=pb.LABEL_PURPOSE_EVALUATION), INVALID, "purpose"),
     ("SubmitLabels", submit(*((f"i{i:03d}", ["a"]) for i in range(21))), PRECONDITION, "labels"),
     ("SubmitLabels", submit(campaign="completed"), PRECONDITION, "labels"),
     ("ListLabels", pb.ListLabelsRequest(campaign="nobody"), MISSING, "campaign"),

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from scheduler.domain.states import LabelPurpose
 from scheduler.labelling import commit_labels
 from scheduler.storage import campaigns
 from sealpool.errors import DeadlineExceeded, FailedPrecondition, InternalError, NotFound, Unavailable
@@ -26,7 +27,7 @@ def test_people_label_a_campaign_to_its_end(world: World) -> None:
     assert created.state == scheduler_pb2.CAMPAIGN_STATE_ACTIVE
     assert not created.HasField("last_round")
     held_out = {item: [world.truth(item)] for item in world.index.pools["held-out"]}
-    world.client.submit_labels("c", held_out, annotator="ann", held_out=True)
+    world.client.submit_labels("c", held_out, annotator="ann", purpose=scheduler_pb2.LABEL_PURPOSE_EVALUATION)
 
     first = world.client.run_round("c").round
     assert (first.number, first.labels, first.picks) == (0, 0, 6)
@@ -66,7 +67,7 @@ def test_the_data_set_oracle_labels_a_campaign_to_its_end(world: World) -> None:
     assert [label.annotator for label in log] == ["dataset"] * 20
     assert all(label.classes == [world.truth(label.item_id)] for label in log)
     assert not any(label.unsolicited or label.corrects for label in log)
-    assert len(world.labels(held_out=True)) == 12
+    assert len(world.labels(purpose=scheduler_pb2.LABEL_PURPOSE_EVALUATION)) == 12
     assert world.index.troubles.calls.count("scan_items") == 1
     with pytest.raises(FailedPrecondition, match="budget is spent"):
         world.client.run_round("c")
@@ -241,7 +242,7 @@ def test_labels_given_while_the_data_set_oracle_is_asked_stand_and_its_own_keep_
                 campaigns.lock(session, "c"),
                 {asked: (0 if world.truth(asked) == "b" else 1,), **dict.fromkeys(free, (0,))},
                 annotator="ann",
-                held_out=False,
+                purpose=LabelPurpose.TRAINING,
                 now=world.clock.now(),
             )
         assert running.result().round.state == scheduler_pb2.ROUND_STATE_FINISHED

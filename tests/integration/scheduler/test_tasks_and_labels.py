@@ -83,10 +83,10 @@ def test_labels_are_marked_for_what_they_are(seeded: World) -> None:
 
 def test_held_out_labels_cost_no_budget_and_are_listed_apart(seeded: World) -> None:
     held_out = {item: [seeded.truth(item)] for item in seeded.index.pools["held-out"]}
-    answer = seeded.client.submit_labels("c", held_out, annotator="x", held_out=True)
+    answer = seeded.client.submit_labels("c", held_out, annotator="x", purpose=pb.LABEL_PURPOSE_EVALUATION)
     assert (answer.accepted, answer.labels) == (12, 0)
     assert seeded.labels() == []
-    assert len(seeded.labels(held_out=True)) == 12
+    assert len(seeded.labels(purpose=pb.LABEL_PURPOSE_EVALUATION)) == 12
 
 
 def test_only_items_that_nobody_handed_out_are_looked_up(seeded: World) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from scheduler.domain.states import LabelPurpose
 from scheduler.labelling import commit_labels
 from scheduler.storage import campaigns, labels
 from scheduler.storage.engine import open_engine
@@ -15,7 +16,8 @@ from tests.unit.scheduler.fakes import FakeClock
 from tests.unit.scheduler.world import make_spec
 
 ITEMS = st.sampled_from([ItemId(f"i{i}") for i in range(6)])
-CALLS = st.lists(st.tuples(st.booleans(), st.dictionaries(ITEMS, st.tuples(st.integers(0, 1)), min_size=1)), max_size=8)
+PURPOSES = st.sampled_from([LabelPurpose.TRAINING, LabelPurpose.EVALUATION])
+CALLS = st.lists(st.tuples(PURPOSES, st.dictionaries(ITEMS, st.tuples(st.integers(0, 1)), min_size=1)), max_size=8)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -26,25 +28,28 @@ def test_the_effective_labels_are_the_last_of_each_item(tmp_path: Path, calls: l
     with store.writing() as session:
         name = f"c{len(campaigns.all_by_name(session, include_archived=True))}"
         campaign = campaigns.add(session, make_spec(name=name, budget=100), now=store.clock.now())
-    expected: dict[bool, dict[ItemId, tuple[int, ...]]] = {False: {}, True: {}}
+    expected: dict[LabelPurpose, dict[ItemId, tuple[int, ...]]] = {
+        LabelPurpose.TRAINING: {},
+        LabelPurpose.EVALUATION: {},
+    }
     history = []
-    for held_out, given_labels in calls:
+    for purpose, given_labels in calls:
         with store.writing() as session:
             locked = campaigns.lock(session, name)
-            done = commit_labels(session, locked, given_labels, annotator="x", held_out=held_out, now=store.clock.now())
-        assert done.corrections == len(expected[held_out].keys() & given_labels.keys())
-        expected[held_out].update(given_labels)
+            done = commit_labels(session, locked, given_labels, annotator="x", purpose=purpose, now=store.clock.now())
+        assert done.corrections == len(expected[purpose].keys() & given_labels.keys())
+        expected[purpose].update(given_labels)
         history.append((locked.last_sequence, {kind: dict(known) for kind, known in expected.items()}))
-        assert locked.labelled == len(expected[False])
+        assert locked.labelled == len(expected[LabelPurpose.TRAINING])
     with store.reading() as session:
         for sequence, known in history:
-            for held_out, effective in known.items():
-                found = labels.effective(session, campaign.id, held_out=held_out, until=sequence)
+            for purpose, effective in known.items():
+                found = labels.effective(session, campaign.id, purpose=purpose, until=sequence)
                 assert found == effective
                 listed = labels.page(
                     session,
                     campaign.id,
-                    held_out=held_out,
+                    purpose=purpose,
                     only_effective=True,
                     after=0,
                     until=sequence,

@@ -3,11 +3,14 @@
 import hashlib
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
+
+from sealpool.client import Neighbors, Predictions
 from sealpool.errors import FailedPrecondition, NotFound, SealpoolError
-from sealpool.types import ItemId, Items, LabelledItems, Payload
+from sealpool.types import ItemId, Items, LabelledItems, Payload, Vectors
 from sealpool.v1 import common_pb2, index_pb2, learner_pb2
 
 
@@ -63,11 +66,23 @@ class Troubles:
             raise self._always[method]
 
 
+DIMENSION = 4
+
+
+def vector_of(text: str) -> Vectors:
+    """Return the unit vector (4,) that stands for a text, or for the id of an item that was given none."""
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    vector = np.random.default_rng(seed).normal(size=DIMENSION).astype(np.float32)
+    return np.asarray(vector / np.linalg.norm(vector), np.float32)
+
+
 class FakeIndex:
-    """Pools of ids and payloads."""
+    """Pools of ids, payloads and vectors; searched by cosine similarity."""
 
     def __init__(self) -> None:
         self.pools: dict[str, dict[ItemId, Payload]] = {}
+        self.vectors: dict[str, dict[ItemId, Vectors]] = {}
+        """Of items that were upserted with one; every other item has `vector_of` its id."""
         self.dimensions: dict[str, int] = {}
         """Of pools that differ from the others' 4."""
         self.dropped: list[tuple[str, str]] = []
@@ -104,7 +119,11 @@ class FakeIndex:
         if missing and not allow_missing:
             raise NotFound("item", *missing)
         present = [item for item in ids if item in items]
-        return Items(ids=present, payloads=[items[item] for item in present] if payloads else None)
+        return Items(
+            ids=present,
+            vectors=self._matrix(pool, present) if vectors else None,
+            payloads=[items[item] for item in present] if payloads else None,
+        )
 
     def scan_items(self, pool: str, *, vectors: bool = True, payloads: bool = False) -> Iterator[Items]:
         self.troubles.meet("scan_items")
@@ -120,6 +139,54 @@ class FakeIndex:
         self.troubles.meet("sample_items")
         left = [item for item in self._pool(pool) if item not in set(exclude)]
         return random.Random(seed).sample(left, min(count, len(left)))
+
+    def search(
+        self,
+        pool: str,
+        *,
+        k: int,
+        vectors: Vectors | None = None,
+        ids: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
+        include_vectors: bool = False,
+    ) -> Neighbors:
+        self.troubles.meet("search")
+        items = list(self._pool(pool))
+        matrix = self._matrix(pool, items)
+        queries = vectors if vectors is not None else self._matrix(pool, [ItemId(item) for item in ids or ()])
+        found: list[ItemId] = []
+        scores: list[float] = []
+        counts = []
+        for position, query in enumerate(queries):
+            similarity = matrix @ (query / np.linalg.norm(query))
+            itself = {ids[position]} if ids is not None else set()
+            order = [row for row in np.argsort(-similarity, kind="stable") if items[row] not in {*exclude, *itself}]
+            nearest = order[:k]
+            counts.append(len(nearest))
+            found.extend(items[row] for row in nearest)
+            scores.extend(float(similarity[row]) for row in nearest)
+        return Neighbors(
+            counts=np.asarray(counts, np.int64),
+            ids=found,
+            scores=np.asarray(scores, np.float32),
+            pool_version=7,
+            vectors=self._matrix(pool, found) if include_vectors else None,
+        )
+
+    def upsert(self, pool: str, items: Items) -> index_pb2.UpsertResponse:
+        self.troubles.meet("upsert")
+        held = self._pool(pool)
+        inserted = sum(item not in held for item in items.ids)
+        for position, item in enumerate(items.ids):
+            held[item] = items.payloads[position] if items.payloads else Payload()
+            assert items.vectors is not None
+            self.vectors.setdefault(pool, {})[item] = items.vectors[position]
+        return index_pb2.UpsertResponse(pool_version=8, inserted=inserted, replaced=len(items.ids) - inserted)
+
+    def _matrix(self, pool: str, ids: Sequence[ItemId]) -> Vectors:
+        given = self.vectors.get(pool, {})
+        rows = [given.get(item, vector_of(item)) for item in ids]
+        return np.stack(rows) if rows else np.empty((0, DIMENSION), np.float32)
 
     def drop_candidates(self, pool: str, campaign: str) -> int:
         self.troubles.meet("drop_candidates")
@@ -148,6 +215,7 @@ class FakeLearner:
         """The strategy that every selection says it took, and why; "" for the one asked for."""
         self.selected: list[tuple[learner_pb2.SelectHeader, list[str], list[bool], list[str]]] = []
         self._models: dict[tuple[str, int], str] = {}
+        self._classes: dict[str, list[str]] = {}
 
     def train(self, header: learner_pb2.TrainHeader, examples: LabelledItems) -> learner_pb2.TrainResult:
         self.troubles.meet("train")
@@ -156,6 +224,7 @@ class FakeLearner:
         self.trained.append((header, examples))
         content = repr((header.seed, sorted(zip(examples.ids, map(tuple, examples.labels), strict=True))))
         self._models[header.campaign, header.round] = content
+        self._classes[header.campaign] = list(header.classes)
         return learner_pb2.TrainResult(examples=len(examples), train_seconds=0.25, pool_version=7, notes=self.notes)
 
     def evaluate(self, header: learner_pb2.EvaluateHeader, examples: LabelledItems) -> learner_pb2.EvaluateResponse:
@@ -193,6 +262,51 @@ class FakeLearner:
             strategy=self.chosen[0] or header.strategy.name,
             strategy_reason=self.chosen[1],
         )
+
+    def predict(
+        self,
+        campaign: str,
+        *,
+        round: int | None = None,  # noqa: A002 - the port's
+        ids: Sequence[str] | None = None,
+        vectors: Vectors | None = None,
+        texts: Sequence[str] | None = None,
+    ) -> Iterator[Predictions]:
+        """Say what a hash of the model and the item, vector or text makes of each class."""
+        self.troubles.meet("predict")
+        number = max((n for c, n in self._models if c == campaign), default=-1) if round is None else round
+        model = self._model(campaign, number)
+        given = [str(one) for one in (ids if ids is not None else vectors if vectors is not None else texts or ())]
+        classes = self._classes[campaign]
+        yield Predictions(
+            ids=[ItemId(item) for item in ids or ()],
+            probabilities=np.array([self._probabilities(f"{model}{one}", len(classes)) for one in given], np.float32),
+            classes=classes,
+            round=number,
+        )
+
+    def cross_predict(
+        self, header: learner_pb2.TrainHeader, examples: LabelledItems, *, folds: int
+    ) -> Iterator[Predictions]:
+        self.troubles.meet("cross_predict")
+        rows = [self._probabilities(f"{folds}{item}", len(header.classes)) for item in examples.ids]
+        yield Predictions(
+            ids=list(examples.ids), probabilities=np.array(rows, np.float32), classes=header.classes, round=0
+        )
+
+    def embed(
+        self, items: Iterable[str | bytes], *, encoder: str, pooling: str, normalize: bool, max_tokens: int
+    ) -> Iterator[Vectors]:
+        self.troubles.meet("embed")
+        if not encoder:
+            raise FailedPrecondition("no encoder")
+        for item in items:
+            yield vector_of(str(item))[None]
+
+    @staticmethod
+    def _probabilities(content: str, classes: int) -> list[float]:
+        seed = int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big")
+        return [float(share) for share in np.random.default_rng(seed).dirichlet(np.ones(classes))]
 
     def _model(self, campaign: str, number: int) -> str:
         if (campaign, number) not in self._models:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from scheduler.oracles.dataset import DatasetOracle
+from scheduler.oracles.port import OracleJob
 from sealpool.errors import FailedPrecondition, Unavailable
 from sealpool.types import ItemId, Payload
 from sealpool.v1 import common_pb2, scheduler_pb2
@@ -18,7 +19,8 @@ def label(value: object, **changes: Any) -> tuple[int, ...]:
     index = FakeIndex()
     index.pools["pool"] = {X: Payload(metadata={} if value is None else {"truth": value})}
     spec = make_spec(oracle=scheduler_pb2.OracleSpec(name="dataset", metadata_field="truth"), **changes)
-    return DatasetOracle(index).label(spec, [X])[X]
+    [answers] = DatasetOracle(index).label(OracleJob(campaign="c", spec=spec, snapshot=0, item_ids=[X]))
+    return answers[0].classes
 
 
 def test_a_single_class_is_a_string_or_a_list_of_one() -> None:
@@ -67,4 +69,6 @@ def test_an_index_server_that_is_away_is_no_wrong_label() -> None:
     index.add_pool("pool", 1)
     index.troubles.always("get_items", Unavailable("away"))
     with pytest.raises(Unavailable):
-        DatasetOracle(index).label(make_spec(), [ItemId("i000")])
+        list(
+            DatasetOracle(index).label(OracleJob(campaign="c", spec=make_spec(), snapshot=0, item_ids=[ItemId("i000")]))
+        )
