@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
+from scheduler.domain.answers import Answer
 from scheduler.domain.labels import ClassIndex
 from scheduler.domain.spec import metadata_field_of
-from scheduler.oracles.port import Answer, Labels, OracleJob
+from scheduler.oracles.port import Labels, OracleJob
 from scheduler.ports import Index
 from sealpool.errors import FailedPrecondition, InvalidArgument
 from sealpool.types import ItemId, Items

@@ -4,26 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from scheduler.domain.states import Outcome
+from scheduler.domain.answers import Answer
 from sealpool.types import ItemId
 from sealpool.v1 import scheduler_pb2
 
 Labels = Mapping[ItemId, tuple[int, ...]]
 """Class indices of items, ascending."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """What an oracle says of one item.
-
-    CANNOT_TELL, and SKIP alike, leave the item to people.
-    """
-
-    item_id: ItemId
-    outcome: Outcome = Outcome.LABEL
-    classes: tuple[int, ...] = ()  # ascending; empty unless the outcome is LABEL
-    confidence: float | None = None
-    comment: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +52,7 @@ class Oracle(Protocol):
     def label(self, job: OracleJob) -> Iterator[Sequence[Answer]]:
         """Yield answers as they come; each sequence is committed before the next is asked for.
 
-        Items without an answer stay open tasks. Those that the pool no longer has are among them; their tasks are
+        CANNOT_TELL, and SKIP alike, leave an item to people. Items without an answer stay open tasks. Those that the pool no longer has are among them; their tasks are
         withdrawn.
         """
         ...

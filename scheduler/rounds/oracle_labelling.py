@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+from scheduler.domain.answers import Answer
 from scheduler.domain.spec import oracle_of
 from scheduler.domain.states import LabelPurpose, Outcome, RoundKind
 from scheduler.labelling import commit_labels
-from scheduler.oracles.port import Answer, OracleJob
+from scheduler.oracles.port import OracleJob
 from scheduler.oracles.registry import OracleRegistry
 from scheduler.ports import Index
 from scheduler.rounds.recording import Recording, RoundJob, check_not_archived, recording

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from scheduler.domain.labels import why_alike
 from scheduler.domain.seeds import Purpose, derive_seed
-from scheduler.domain.spec import expanding_classes_of
-from scheduler.domain.states import LabelPurpose, RoundKind, RoundState
+from scheduler.domain.spec import expanding_classes_of, oracle_of
+from scheduler.domain.states import Audience, LabelPurpose, RoundKind, RoundState
 from scheduler.domain.strategy_spec import FALLBACK, needs_model, strategy_to_ask_for
 from scheduler.oracles.registry import OracleRegistry
 from scheduler.ports import Index, Learner
@@ -30,6 +30,7 @@ class Phases:
     def __init__(self, *, store: Store, learner: Learner, index: Index, oracles: OracleRegistry) -> None:
         self._store = store
         self._learner = learner
+        self._oracles = oracles
         self._seeder = Seeder(store=store, index=index)
         self._evaluator = Evaluator(store=store, learner=learner, oracles=oracles)
         labelling = OracleLabelling(store=store, index=index, oracles=oracles)
@@ -88,7 +89,15 @@ class Phases:
             labelled = labels.known_items(
                 record.session, job.campaign_id, [pick.item_id for pick in picks], purpose=LabelPurpose.TRAINING
             )
-            tasks.add(record.session, job.campaign_id, job.number, picks, labelled=labelled)
+            tasks.add(
+                record.session,
+                job.campaign_id,
+                job.number,
+                picks,
+                labelled=labelled,
+                audience=Audience.PEOPLE if self._oracles[oracle_of(job.spec)] is None else Audience.ORACLE,
+                annotations=job.spec.annotation.annotations or 1,
+            )
             record.round.picks = len(picks)
             if answer.HasField("candidates"):
                 record.round.candidates = answer.candidates.SerializeToString()
