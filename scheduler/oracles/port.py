@@ -52,8 +52,8 @@ class Oracle(Protocol):
     def label(self, job: OracleJob) -> Iterator[Sequence[Answer]]:
         """Yield answers as they come; each sequence is committed before the next is asked for.
 
-        CANNOT_TELL, and SKIP alike, leave an item to people. Items without an answer stay open tasks. Those that the pool no longer has are among them; their tasks are
-        withdrawn.
+        CANNOT_TELL, and SKIP alike, leave an item to people. Items without an answer stay open tasks. Those that the
+        pool no longer has are among them; their tasks are withdrawn.
         """
         ...
 
