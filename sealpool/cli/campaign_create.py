@@ -16,6 +16,24 @@ from sealpool.cli.campaign_spec import (
     task_kind,
 )
 from sealpool.cli.campaign_views import batch_words
+from sealpool.cli.labelling_options import (
+    STOP_PANEL,
+    Annotation,
+    Define,
+    Evaluation,
+    Llm,
+    OpenRounds,
+    OtherClass,
+    Seeding,
+    Stopping,
+    Stream,
+    annotation_spec,
+    evaluation_spec,
+    llm_spec,
+    seeding_spec,
+    stopping_spec,
+    stream_spec,
+)
 from sealpool.cli.model_options import (
     L2,
     AggregateOption,
@@ -150,11 +168,12 @@ def create(
         int | None,
         typer.Option(
             min=0,
-            help="Items drawn at random for the first round. 0: you submit the first labels yourself. Default: 100, "
-            "or the budget where that is less.",
+            help="Items of the first round, chosen as --seeding says. 0: you submit the first labels yourself. "
+            "Default: 100, or the budget where that is less.",
             rich_help_panel=_ROUNDS,
         ),
     ] = None,
+    seeding: Seeding = None,
     seed: Annotated[
         int,
         typer.Option(
@@ -172,16 +191,23 @@ def create(
     cron: Annotated[
         str, typer.Option(help='Run a round by the clock, UTC: "0 6 * * 1-5".', rich_help_panel=_ROUNDS)
     ] = "",
+    open_rounds: OpenRounds = 0,
     oracle: Annotated[
         Oracle,
         typer.Option(
-            help="external: people or systems that take tasks; dataset: true labels that lie in the items' metadata.",
+            help="external: people or systems that take tasks; llm: a language model, and people where it cannot tell; "
+            "dataset: true labels that lie in the items' metadata.",
             rich_help_panel=_LABELS,
         ),
     ] = Oracle.EXTERNAL,
     metadata_field: Annotated[
         str, typer.Option(help="dataset: the metadata field with the labels.", rich_help_panel=_LABELS)
     ] = "labels",
+    other_class: OtherClass = "",
+    llm: Llm = None,
+    define: Define = None,
+    annotation: Annotation = None,
+    stream: Stream = None,
     lease: Annotated[
         float,
         typer.Option(
@@ -194,8 +220,10 @@ def create(
     ] = 0.0,
     evaluation_pool: Annotated[
         str,
-        typer.Option(help="Pool of held-out items that each round's model is measured on.", rich_help_panel=_LABELS),
+        typer.Option(help="Pool of held-out items that each round's model is measured on.", rich_help_panel=STOP_PANEL),
     ] = "",
+    evaluation: Evaluation = None,
+    stopping: Stopping = None,
     index: Index = INDEX,
     scheduler: Scheduler = SCHEDULER,
     as_json: AsJson = False,
@@ -205,7 +233,9 @@ def create(
     Examples: `sealpool campaign create spam --pool mails --class ham --class spam --budget 1000 --expand-from spam`,
     `sealpool campaign create replay --pool news --classes-from-metadata labels --oracle dataset --budget 2000`,
     `sealpool campaign create topics --pool news --classes-from-metadata labels --budget 2000 --model mlp --neural
-    hidden=256,128 --uncertainty mc_dropout --uncertainty samples=50 --strategy batch_bald --batch 10`
+    hidden=256,128 --uncertainty mc_dropout --uncertainty samples=50 --strategy batch_bald --batch 10`,
+    `sealpool campaign create triage --pool mails --class ham --class spam --budget 5000 --oracle llm --llm
+    model=my-model --define "spam=unasked advertising" --stopping kappa=0.99`
     """
     if bool(classes) == bool(classes_from_metadata):
         raise typer.BadParameter("give the classes with --class, or --classes-from-metadata FIELD")
@@ -263,10 +293,19 @@ def create(
         seed_size=seed_size,
         exploration=exploration,
         fill=scheduler_pb2.Fill.Value(f"FILL_{fill.name}"),
-        rule=scheduler_pb2.RoundRule(after_labels=after_labels, interval_seconds=interval, cron=cron),
-        oracle=scheduler_pb2.OracleSpec(name=oracle.value, metadata_field=metadata_field),
+        rule=scheduler_pb2.RoundRule(
+            after_labels=after_labels, interval_seconds=interval, cron=cron, open_rounds=open_rounds
+        ),
+        oracle=scheduler_pb2.OracleSpec(
+            name=oracle.value, metadata_field=metadata_field, other_class=other_class, llm=llm_spec(llm, define)
+        ),
         evaluation_pool=evaluation_pool,
         lease_seconds=lease,
+        seeding=seeding_spec(seeding),
+        annotation=annotation_spec(annotation),
+        evaluation=evaluation_spec(evaluation),
+        stopping=stopping_spec(stopping),
+        stream=stream_spec(stream),
     )
     with scheduler_client(scheduler) as client:
         try:

@@ -21,6 +21,7 @@ class Oracle(StrEnum):
 
     EXTERNAL = "external"
     DATASET = "dataset"
+    LLM = "llm"
 
 
 class Fill(StrEnum):
@@ -91,12 +92,15 @@ _OPTIONS = {
     **dict.fromkeys((f"strategy.{name}" for name in ("aggregate", "neighbors", "radius", "clusters")), ""),
     **dict.fromkeys(("model.l2", "model.max_iterations", "model.class_weight", "policy.k", "rule.cron"), ""),
     **dict.fromkeys(("strategy.base", "strategy.beta", "strategy.density_over", "strategy.positive_class"), ""),
-    **dict.fromkeys(("rule.after_labels", "oracle.metadata_field"), ""),
+    **dict.fromkeys(("rule.after_labels", "rule.open_rounds", "oracle.metadata_field", "oracle.other_class"), ""),
     **dict.fromkeys((f"policy.{name}" for name in ("max_candidates", "subpool_size", "anchors", "growth", "seed")), ""),
 }
 """Fields of the spec whose option has another name, and ("") those whose option has theirs."""
 
-_PARTS = ("model.uncertainty", "model.neural", "model.text")
+_PARTS = (
+    *("model.uncertainty", "model.neural", "model.text", "seeding", "annotation", "evaluation", "stopping", "stream"),
+    "oracle.llm",
+)
 """Fields whose own fields are keys of one option: "--neural epochs"."""
 
 

@@ -7,6 +7,7 @@ import typer
 
 from sealpool.cli import export as exports
 from sealpool.cli.campaign_create import create
+from sealpool.cli.campaign_file import apply, to_yaml, validate
 from sealpool.cli.campaign_views import campaign_facts, campaigns_table, event_line, rounds_views
 from sealpool.cli.options import (
     SCHEDULER,
@@ -21,6 +22,8 @@ from sealpool.v1 import scheduler_pb2
 
 app = typer.Typer(help="Campaigns: one labelling effort on one pool, in rounds.", no_args_is_help=True)
 app.command()(create)
+app.command()(validate)
+app.command()(apply)
 
 
 @app.command()
@@ -55,10 +58,23 @@ def run(
 
 
 @app.command()
-def show(name: CampaignName, *, scheduler: Scheduler = SCHEDULER, as_json: AsJson = False) -> None:
+def show(
+    name: CampaignName,
+    *,
+    as_yaml: Annotated[
+        bool, typer.Option("--yaml", help="Only its spec, as `campaign apply` reads it from a file.")
+    ] = False,
+    scheduler: Scheduler = SCHEDULER,
+    as_json: AsJson = False,
+) -> None:
     """Show one campaign and its rounds."""
+    if as_yaml and as_json:
+        raise typer.BadParameter("give --yaml or --json, not both")
     with scheduler_client(scheduler) as client:
         campaign = client.get_campaign(name)
+        if as_yaml:
+            say(to_yaml(campaign.spec).rstrip())
+            return
         rounds = client.list_rounds(name)
     if as_json:
         answer_json({"campaign": plain(campaign), "rounds": [plain(one) for one in rounds]})

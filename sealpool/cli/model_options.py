@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
 
 from sealpool.cli.options import UINT32_MAX
+from sealpool.cli.pairs import filled
 from sealpool.v1 import common_pb2
 
 MODEL_PANEL, PICKING_PANEL = "Model", "What is picked"
@@ -188,82 +187,17 @@ Clusters = Annotated[
     ),
 ]
 
-_MessageT = TypeVar("_MessageT", bound=Message)
-_TRUTHS = {"yes": True, "true": True, "no": False, "false": False}
-
-
 def uncertainty_spec(told: Sequence[str] | None) -> common_pb2.UncertaintySpec | None:
     """Return what `--uncertainty` said, None if nothing; a word alone is the estimator."""
     pairs = [one if "=" in one else f"estimator={one}" for one in told or ()]
-    return _filled(common_pb2.UncertaintySpec(), "--uncertainty", pairs)
+    return filled(common_pb2.UncertaintySpec(), "--uncertainty", pairs)
 
 
 def neural_spec(told: Sequence[str] | None) -> common_pb2.NeuralSpec | None:
     """Return what `--neural` said, None if nothing."""
-    return _filled(common_pb2.NeuralSpec(), "--neural", told or ())
+    return filled(common_pb2.NeuralSpec(), "--neural", told or ())
 
 
 def text_spec(told: Sequence[str] | None) -> common_pb2.TextSpec | None:
     """Return what `--text` said, None if nothing."""
-    return _filled(common_pb2.TextSpec(), "--text", told or ())
-
-
-def _filled(message: _MessageT, option: str, pairs: Sequence[str]) -> _MessageT | None:
-    keys = message.DESCRIPTOR.fields_by_name
-    seen: set[str] = set()
-    for pair in pairs:
-        key, equals, word = pair.partition("=")
-        if not equals or key not in keys:
-            problem = f"{key!r} is none of its keys" if equals else f"{pair!r} is not KEY=VALUE"
-            raise _wrong(option, f"{problem}; it has {', '.join(keys)}")
-        if key in seen:
-            raise _wrong(option, f"{key} is given twice")
-        seen.add(key)
-        try:
-            _set(message, keys[key], word)
-        except (KeyError, ValueError) as error:
-            raise _wrong(option, f"{key}: {word!r} is not {_kind(keys[key])}") from error
-    return message if seen else None
-
-
-def _set(message: Message, field: Any, word: str) -> None:
-    if field.is_repeated:
-        getattr(message, field.name).extend(_value(field, one) for one in word.split(","))
-    else:
-        setattr(message, field.name, _value(field, word))
-
-
-def _value(field: Any, word: str) -> Any:
-    if field.enum_type is not None:
-        return _enum_words(field)[word.lower()]
-    match field.cpp_type:
-        case FieldDescriptor.CPPTYPE_UINT32:
-            return int(word)
-        case FieldDescriptor.CPPTYPE_DOUBLE:
-            return float(word)
-        case FieldDescriptor.CPPTYPE_BOOL:
-            return _TRUTHS[word.lower()]
-        case _:
-            return word
-
-
-def _enum_words(field: Any) -> dict[str, int]:
-    values = field.enum_type.values_by_number
-    prefix = values[0].name.removesuffix("UNSPECIFIED")
-    return {values[number].name.removeprefix(prefix).lower(): number for number in values if number}
-
-
-def _kind(field: Any) -> str:
-    if field.enum_type is not None:
-        return f"one of {', '.join(_enum_words(field))}"
-    match field.cpp_type:
-        case FieldDescriptor.CPPTYPE_UINT32:
-            return "whole numbers ≥ 0 with commas between them" if field.is_repeated else "a whole number ≥ 0"
-        case FieldDescriptor.CPPTYPE_BOOL:
-            return "yes or no"
-        case _:
-            return "a number"
-
-
-def _wrong(option: str, problem: str) -> typer.BadParameter:
-    return typer.BadParameter(problem, param_hint=option)
+    return filled(common_pb2.TextSpec(), "--text", told or ())

@@ -166,10 +166,24 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
         return self.campaigns[name]
 
     def CreateCampaign(self, request, context):
+        if request.spec.name in self.campaigns:
+            context.abort(grpc.StatusCode.ALREADY_EXISTS, f"campaign '{request.spec.name}' exists already")
         campaign = scheduler_pb2.Campaign(spec=request.spec, state=scheduler_pb2.CAMPAIGN_STATE_ACTIVE)
+        if request.validate_only:
+            return scheduler_pb2.CreateCampaignResponse(campaign=campaign)
         campaign.spec.strategy.name = self.strategy or request.spec.strategy.name
         self.campaigns[request.spec.name] = campaign
         return scheduler_pb2.CreateCampaignResponse(campaign=campaign)
+
+    def UpdateCampaign(self, request, context):
+        campaign = self._get(request.spec.name, context)
+        if request.spec.pool != campaign.spec.pool:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "spec.pool: cannot change")
+        told = {field.name for spec in (request.spec, campaign.spec) for field, _ in spec.ListFields()}
+        changed = sorted(name for name in told if getattr(request.spec, name) != getattr(campaign.spec, name))
+        if not request.validate_only:
+            campaign.spec.CopyFrom(request.spec)
+        return scheduler_pb2.UpdateCampaignResponse(campaign=campaign, changed=changed)
 
     def GetCampaign(self, request, context):
         return scheduler_pb2.GetCampaignResponse(campaign=self._get(request.name, context))
