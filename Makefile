@@ -8,7 +8,7 @@ EMBEDDER ?=
 TITLES ?=
 TEXTS ?=
 
-.PHONY: demo test crash fuzz soak lint format proto docs bench-index bench-index-quick bench-peers bench-learner bench-learner-quick bench-learning install clean help
+.PHONY: demo test crash fuzz soak label-studio lint format proto docs bench-scheduler bench-scheduler-quick bench-index bench-index-quick bench-peers bench-learner bench-learner-quick bench-learning install clean help
 
 help:  ## Say what can be typed
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 12
@@ -63,8 +63,22 @@ bench-learner: install  ## Measure the learner at a million candidates, beside i
 bench-learner-quick: install  ## The same on a tenth of the data, in under three minutes
 	$(BIN)/python -m benchmarks.learner --quick $(if $(TEXTS),--texts "$(TEXTS)")
 
+bench-scheduler: install  ## Measure the scheduler: labels a second, waiting annotators, rounds, 300 campaigns at once
+	$(BIN)/python -m benchmarks.scheduler
+
+bench-scheduler-quick: install  ## The same on a tenth of the work, in under three minutes
+	$(BIN)/python -m benchmarks.scheduler --quick
+
 bench-learning: install  ## Learning curves of the strategies on labelled texts: DATA="labelled.jsonl.gz …"; an hour or more
 	$(BIN)/python -m benchmarks.learning --data $(DATA)
+
+label-studio: .label-studio/installed  ## Install a Label Studio of its own, for the tests that start one: two minutes
+
+# Its dependencies and ours do not go together.
+.label-studio/installed: .ci/label-studio.txt
+	.ci/venv.sh "$(PYTHON)" .label-studio
+	.label-studio/bin/python -m pip install --quiet --disable-pip-version-check --requirement .ci/label-studio.txt
+	@touch $@
 
 install: .venv/installed  ## Make or update .venv
 
@@ -78,4 +92,4 @@ install: .venv/installed  ## Make or update .venv
 	@touch $@
 
 clean:  ## Remove what the other targets made
-	rm -rf .venv .sealpool build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .label-studio .sealpool build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
