@@ -1,6 +1,8 @@
 """Campaigns, rounds and events, as tables and lines."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from textwrap import fill
 
 from rich.table import Table
 
@@ -23,16 +25,56 @@ _ROUND_COLUMNS = [
 def rounds_views(rounds: Sequence[scheduler_pb2.Round]) -> list[Table | str]:
     """Return a table with one line a round, and remarks under it.
 
-    The remarks say what picked instead of the campaign's own strategy, what trainings did otherwise than asked, and why
-    a round failed. How a round stands is said only where one has not finished.
+    The remarks say what picked instead of the campaign's own strategy, what trainings did otherwise than asked, whether
+    more labels would help, and why a round failed. How a round stands is said only where one has not finished, and
+    columns that no round has anything for are left out.
     """
-    rows = [_round_row(one) for one in rounds]
-    remarks = [*_pickers(rounds), *_notes(rounds)]
-    if all(one.state == scheduler_pb2.ROUND_STATE_FINISHED for one in rounds):
-        return [table("", _ROUND_COLUMNS, rows), *remarks]
-    states = [str(plain(one)["state"]) for one in rounds]
-    told = table("", [*_ROUND_COLUMNS, "state"], [[*row, state] for row, state in zip(rows, states, strict=True)])
-    return [told, *remarks, *(f"round {one.number}: {one.error}" for one in rounds if one.error)]
+    columns, rows = list(_ROUND_COLUMNS), [_round_row(one) for one in rounds]
+    for name, cell in _SOMETIMES.items():
+        cells = [cell(one) for one in rounds]
+        if any(cells):
+            columns.append(name)
+            rows = [[*row, told or "–"] for row, told in zip(rows, cells, strict=True)]
+    errors = [f"round {one.number}: {one.error}" for one in rounds if one.error]
+    remarks = [*_pickers(rounds), *_notes(rounds), *_advice(rounds), *errors]
+    return [table("", columns, rows), *(fill(remark, 100, subsequent_indent="  ") for remark in remarks)]
+
+
+def _state(one: scheduler_pb2.Round) -> str:
+    return "" if one.state == scheduler_pb2.ROUND_STATE_FINISHED else str(plain(one)["state"])
+
+
+def _active_accuracy(one: scheduler_pb2.Round) -> str:
+    test = one.active_test
+    if not test.points:
+        return ""
+    return f"{quality(test.accuracy)} ({quality(test.accuracy_low)} to {quality(test.accuracy_high)})"
+
+
+_SOMETIMES: Mapping[str, Callable[[scheduler_pb2.Round], str]] = {
+    ">ECE": lambda one: quality(one.quality.expected_calibration_error) if _is_calibrated(one) else "",
+    ">tested accuracy": _active_accuracy,
+    ">doubt": lambda one: quality(one.survey.mean_uncertainty) if one.HasField("survey") else "",
+    ">changed": lambda one: share(one.survey.classification_change) if _is_compared(one) else "",
+    "state": _state,
+}
+"""Columns that only some campaigns have."""
+
+
+def _is_calibrated(one: scheduler_pb2.Round) -> bool:
+    return one.HasField("quality") and one.quality.expected_calibration_error > 0
+
+
+def _is_compared(one: scheduler_pb2.Round) -> bool:
+    return one.HasField("survey") and not math.isnan(one.survey.classification_change)
+
+
+def _advice(rounds: Sequence[scheduler_pb2.Round]) -> list[str]:
+    """Return the latest survey's recommendation, if it is to stop."""
+    surveyed = [one for one in rounds if one.HasField("survey")]
+    if not surveyed or not surveyed[-1].survey.recommends_stop:
+        return []
+    return [f"after round {surveyed[-1].number} more labels seem not to help: {surveyed[-1].survey.reason}"]
 
 
 def _pickers(rounds: Sequence[scheduler_pb2.Round]) -> list[str]:
@@ -98,19 +140,48 @@ def campaign_facts(campaign: scheduler_pb2.Campaign) -> Table:
     spec = campaign.spec
     classes = ", ".join(spec.classes[:8]) + (f" and {len(spec.classes) - 8} more" if len(spec.classes) > 8 else "")
     pairs = {
-        "state": str(plain(campaign)["state"]),
+        "state": str(plain(campaign)["state"]) + (f": {campaign.state_reason}" if campaign.state_reason else ""),
         "pool": spec.pool,
         "task": str(plain(spec)["task"]),
         "classes": classes,
-        "labels": f"{count(campaign.labels)} of {count(spec.budget)}",
+        "labels": _labels_words(campaign),
         "rounds": count(campaign.rounds),
-        "tasks": f"{count(campaign.open_tasks)} open, {count(campaign.leased_tasks)} leased",
+        "tasks": _tasks_words(campaign),
         "model": _model_words(spec.model),
         "picks": f"{_strategy_words(spec.strategy)} over {_policy_words(spec)}, batches of {batch_words(spec)}",
-        "labelled by": spec.oracle.name or "external",
-        "measured on": spec.evaluation_pool or "nothing (no evaluation pool)",
+        "labelled by": _oracle_words(spec),
+        "measured on": _evaluation_words(spec),
     }
     return facts(f"campaign {spec.name}", pairs)
+
+
+def _labels_words(campaign: scheduler_pb2.Campaign) -> str:
+    words = f"{count(campaign.labels + campaign.evaluation_labels)} of {count(campaign.spec.budget)}"
+    if campaign.evaluation_labels:
+        words += f", {count(campaign.evaluation_labels)} of them held out"
+    return words + (f"; {count(campaign.given_up)} items given up" if campaign.given_up else "")
+
+
+def _tasks_words(campaign: scheduler_pb2.Campaign) -> str:
+    words = f"{count(campaign.open_tasks)} open, {count(campaign.leased_tasks)} leased"
+    return words + (f"; {count(campaign.review_tasks)} for evaluation or review" if campaign.review_tasks else "")
+
+
+def _oracle_words(spec: scheduler_pb2.CampaignSpec) -> str:
+    name = spec.oracle.name or "external"
+    if name == "llm":
+        name = f"{spec.oracle.llm.model}, and people where it cannot tell"
+    several = spec.annotation.annotations
+    return f"{name}, {several} an item" if several > 1 else name
+
+
+def _evaluation_words(spec: scheduler_pb2.CampaignSpec) -> str:
+    if spec.evaluation_pool:
+        return spec.evaluation_pool
+    held_out = spec.evaluation
+    drawn = f"{count(held_out.items)} items of the pool" if held_out.items else ""
+    chosen = f"{held_out.test_points} test points a round, actively chosen" if held_out.test_points else ""
+    return " and ".join(filter(None, (drawn, chosen))) or "nothing (neither an evaluation pool nor held-out items)"
 
 
 def batch_words(spec: scheduler_pb2.CampaignSpec) -> str:
