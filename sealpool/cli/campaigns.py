@@ -9,6 +9,7 @@ from sealpool.cli import export as exports
 from sealpool.cli.campaign_create import create
 from sealpool.cli.campaign_file import apply, to_yaml, validate
 from sealpool.cli.campaign_views import campaign_facts, campaigns_table, event_line, rounds_views
+from sealpool.cli.label_history import oracles
 from sealpool.cli.options import (
     SCHEDULER,
     AsJson,
@@ -24,6 +25,7 @@ app = typer.Typer(help="Campaigns: one labelling effort on one pool, in rounds."
 app.command()(create)
 app.command()(validate)
 app.command()(apply)
+app.command()(oracles)
 
 
 @app.command()

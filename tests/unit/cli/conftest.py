@@ -155,6 +155,8 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
     def __init__(self):
         self.campaigns = {}
         self.submitted = []
+        self.refuses = set()
+        self.released = []
         self.leased = []
         self.tasks = [scheduler_pb2.Task(id="t1", item_id="a", round=2, text="[hello]", score=0.5)]
         self.labels = []
@@ -219,7 +221,36 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
         self.leased.append(request)
         return scheduler_pb2.LeaseTasksResponse(tasks=self.tasks, open_tasks=3)
 
+    def ListAnnotations(self, request, context):
+        said = [
+            scheduler_pb2.Annotation(item_id="a", annotator="ann", outcome=1, classes=["yes"], confidence=0.5),
+            scheduler_pb2.Annotation(item_id="b", annotator="bob", outcome=3, comment="[torn]"),
+        ]
+        wanted = [one for one in said if request.item_id in ("", one.item_id)]
+        yield scheduler_pb2.ListAnnotationsResponse(
+            annotations=[one for one in wanted if request.annotator in ("", one.annotator)]
+        )
+
+    def ReviewLabels(self, request, context):
+        likely = [scheduler_pb2.ClassProbability(name="no", probability=0.75)]
+        suspect = scheduler_pb2.Suspect(item_id="a", classes=["yes"], predictions=likely, quality=0.25)
+        return scheduler_pb2.ReviewLabelsResponse(suspects=[suspect], tasks=0 if request.show_only else 1)
+
+    def GetOracleReport(self, request, context):
+        ann = scheduler_pb2.AnnotatorReport(annotator="ann", labels=9, skipped=1, compared=4, agreed=3)
+        llm = scheduler_pb2.LlmReport(
+            requests=5, tokens_in=1000, cost=1.5, labelled=4, audited=4, errors=1, error_rate=0.25, error_high=0.7
+        )
+        return scheduler_pb2.GetOracleReportResponse(annotators=[ann], several=4, agreement=0.5, llm=llm)
+
+    def ReleaseTasks(self, request, context):
+        self.released.append(request.annotator)
+        return scheduler_pb2.ReleaseTasksResponse(released=2)
+
     def SubmitLabels(self, request, context):
+        gone = self.refuses & {label.item_id for label in request.labels}
+        if gone:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no such item: {sorted(gone)}")
         self.submitted.append(request)
         return scheduler_pb2.SubmitLabelsResponse(accepted=len(request.labels), labels=len(request.labels))
 
