@@ -136,8 +136,7 @@ def submit(
     """Hand in labels; what was acknowledged is on disk.
 
     A file is sent in calls of 1,000 labels, each applied whole or not at all. So labels that exist already are taken
-    over: with
-    `--file` and `--keep-going`.
+    over: with `--file` and `--keep-going`.
 
     Examples: `sealpool labels submit spam mail-17=spam mail-18=ham`, `sealpool labels submit spam -f labels.csv`
     """
