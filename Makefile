@@ -19,9 +19,9 @@ demo: install  ## Run a real campaign to its end: handwritten digits, or DATA=la
 test: install  ## Run the whole test suite
 	$(BIN)/python -m pytest
 
-crash: install  ## Cut power 2,000 times and kill the index server 200 times, at every named point
+crash: install  ## Cut power 2,000 times, kill the index server 200 times at every named point, the scheduler 200 at any
 	SEALPOOL_POWER_CUTS=1000 SEALPOOL_POWER_CUT_SEEDS=2 SEALPOOL_KILLS=200 $(BIN)/python -m pytest --timeout 1800 \
-		tests/crash/index_server
+		tests/crash/index_server tests/crash/scheduler/test_kills_at_random_points.py
 
 fuzz: install  ## Send 20,000 changed requests to every call of the index server
 	SEALPOOL_FUZZ_REQUESTS=20000 $(BIN)/python -m pytest --timeout 1800 -s tests/fuzz
