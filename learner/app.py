@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from learner.checkpoints import CheckpointStore
 from learner.choosing import StrategyChooser
+from learner.cross_predicting import CrossPredictor
 from learner.device import gpu_memory, memory_bytes, resolve_device
 from learner.embedding import Embedder
 from learner.encoders import Encoders
@@ -23,6 +24,7 @@ from learner.labelled import LabelledReader
 from learner.metrics import LearnerMetrics, SizeCollector
 from learner.models import make_classifier
 from learner.predicting import Predictor
+from learner.propagation import Propagator
 from learner.reembedding.index_port import WritableIndex
 from learner.reembedding.jobs import ReembeddingJobs
 from learner.selecting import Selector
@@ -130,6 +132,22 @@ def build_rooms(settings: LearnerSettings, index: WritableIndex, *, registry: Co
             batch_rows=settings.batch_rows,
         ),
         predictor=Predictor(index, checkpoints=checkpoints, device=device),
+        cross_predictor=CrossPredictor(
+            index,
+            reader=reader,
+            queue=queue,
+            device=device,
+            metrics=metrics,
+            batch_rows=settings.batch_rows,
+            make=make,
+        ),
+        propagator=Propagator(
+            index,
+            queue=queue,
+            device=device,
+            metrics=metrics,
+            memory_bytes=settings.propagation_memory_bytes or memory_bytes(device) // 2,
+        ),
         embedder=Embedder(
             encoders,
             metrics=metrics,

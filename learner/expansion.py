@@ -123,6 +123,11 @@ class HeldCampaigns:
             self._held.move_to_end(key)
             return held
 
+    def apart(self, pool: index_pb2.Pool) -> HeldCampaign:
+        """Return room for the candidates of one Select that no later one will want: none of the above holds it."""
+        mirror = Mirror(self._device, limit_bytes=self._device_limit)
+        return HeldCampaign(pool.created_at.ToNanoseconds(), mirror, Candidates(limit_bytes=self._limit))
+
     def shrink(self) -> None:
         """Go back under the limit, keeping the campaign used last."""
         with self._guard:

@@ -38,6 +38,22 @@ class CandidateUpdate(Protocol):
         """Version of the pool."""
 
 
+class Neighbours(Protocol):
+    """Nearest items of some queries, query after query, nearest first; see sealpool.client.Neighbors."""
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(q,) how many of `ids` belong to each query."""
+
+    @property
+    def ids(self) -> Sequence[ItemId]:
+        """The neighbours."""
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """(n,) parallel to `ids`: the similarity, or the distance in an L2 pool."""
+
+
 class Index(Protocol):
     """What the learner asks of the index server. `sealpool.client.IndexClient` is one; errors are sealpool.errors."""
 
@@ -57,6 +73,9 @@ class Index(Protocol):
 
     def scan_items(self, pool: str, *, vectors: bool = True, payloads: bool = False) -> Iterator[Items]:
         """Yield all items in bounded chunks."""
+
+    def search(self, pool: str, *, k: int, ids: Sequence[str] | None = None) -> Neighbours:
+        """Return the k nearest other items of each item of `ids`, which the pool has, else NotFound."""
 
     def sample_items(
         self, pool: str, count: int, *, seed: int, campaign: str = "", exclude: Sequence[str] = ()

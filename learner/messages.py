@@ -10,6 +10,7 @@ from learner.encoders import EmbedOptions, Pooling
 from learner.evaluation import Evaluation
 from learner.expansion import LabelledSet
 from learner.problem import Problem, Task, check_problem
+from learner.propagation import PropagateOrder
 from learner.selecting import Origin, Selection, SelectOrder
 from learner.specs import look_up, read_model, read_strategy
 from learner.training import TrainOrder, TrainOutcome
@@ -40,6 +41,8 @@ _ORIGINS = {
 RequestT = TypeVar(
     "RequestT",
     learner_pb2.TrainRequest,
+    learner_pb2.CrossPredictRequest,
+    learner_pb2.PropagateRequest,
     learner_pb2.SelectRequest,
     learner_pb2.EvaluateRequest,
     learner_pb2.EmbedRequest,
@@ -70,7 +73,14 @@ def header_first(requests: Iterable[RequestT]) -> tuple[RequestT, Iterator[Reque
 
 
 def read_examples(
-    requests: Iterable[learner_pb2.TrainRequest | learner_pb2.EvaluateRequest], *, limit: int
+    requests: Iterable[
+        learner_pb2.TrainRequest
+        | learner_pb2.EvaluateRequest
+        | learner_pb2.CrossPredictRequest
+        | learner_pb2.PropagateRequest
+    ],
+    *,
+    limit: int,
 ) -> LabelledItems:
     """Gather the labelled items of a stream."""
     ids: list[ItemId] = []
@@ -160,7 +170,23 @@ def read_select_header(header: learner_pb2.SelectHeader, *, max_batch: int) -> S
     )
 
 
-def _read_problem(header: learner_pb2.TrainHeader | learner_pb2.SelectHeader) -> Problem:
+def read_propagate_header(header: learner_pb2.PropagateHeader) -> PropagateOrder:
+    """Check a Propagate header and fill in its defaults."""
+    alpha = header.alpha or 0.9
+    if not 0 < alpha < 1:
+        raise InvalidArgument("header.alpha", f"{alpha:g} is not between 0 and 1")
+    return PropagateOrder(
+        pool=check_name("header.pool", header.pool),
+        problem=_read_problem(header),
+        k=header.k or 10,
+        alpha=alpha,
+        max_iterations=header.max_iterations or 100,
+    )
+
+
+def _read_problem(
+    header: learner_pb2.TrainHeader | learner_pb2.SelectHeader | learner_pb2.PropagateHeader,
+) -> Problem:
     task = look_up(_TASKS, header.task, "header.task")
     return check_problem(Problem(task=task, classes=tuple(header.classes)))
 

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-Phase = Literal["expand", "train", "score", "evaluate", "embed"]
+Phase = Literal["expand", "train", "score", "evaluate", "embed", "graph", "propagate"]
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
@@ -18,7 +18,8 @@ class LearnerMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._phases = Histogram(
             "sealpool_learner_phase_seconds",
-            "Time of a phase: expand (the index server's answer), train, score, evaluate, embed.",
+            "Time of a phase: expand (the index server's answer), train, score, evaluate, embed, graph (reading the "
+            "neighbours of a whole pool), propagate.",
             ["phase"],
             buckets=_BUCKETS_S,
             registry=registry,

@@ -39,6 +39,11 @@ class Prediction:
     chunks: Iterator[PredictedChunk]
 
 
+def answer_rows(classes: int) -> int:
+    """Return how many items' probabilities go into one message."""
+    return max(1, min(_ROWS_FROM_INDEX, _ANSWER_BYTES // (4 * classes + 64)))
+
+
 @torch.inference_mode()
 def predict(
     classifier: Classifier, vectors: Vectors, device: torch.device, *, texts: Sequence[str] | None = None
@@ -120,7 +125,7 @@ class Predictor:
 
     def _prediction(self, checkpoint: Checkpoint, pool_version: int, pieces: Iterator[Items]) -> Prediction:
         classes, reads_text = checkpoint.info.problem.classes, checkpoint.classifier.needs_text
-        rows = max(1, min(_ROWS_FROM_INDEX, _ANSWER_BYTES // (4 * len(classes) + 64)))
+        rows = answer_rows(len(classes))
         rows = min(rows, TEXT_ROWS) if reads_text else rows
 
         def chunks() -> Iterator[PredictedChunk]:

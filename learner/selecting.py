@@ -26,6 +26,7 @@ from learner.problem import Problem
 from learner.scoring import BatchPicker, ScoredItem, Scorer
 from learner.sources import CandidateSource, ItemsGoneError
 from learner.strategies import strategy_entry
+from learner.subpool import SUBPOOL_POLICY, draw_subpool
 from learner.vectors import require_texts
 from learner.waiting import KeyedLocks
 from sealpool import failpoint
@@ -34,7 +35,7 @@ from sealpool.types import ItemId, Items
 from sealpool.v1 import common_pb2, index_pb2
 from sealpool.vocabulary.models import ESTIMATORS
 
-_EXPLORATION, _FILL = 1, 2  # purposes of seeds
+_EXPLORATION, _FILL, _SUBPOOL = 1, 2, 3  # purposes of seeds
 _DIRECTION_ROWS = 8192
 
 
@@ -168,16 +169,8 @@ class Selector:
         if not pool.size:
             raise FailedPrecondition(f"pool {order.pool!r} is empty", field="header.pool")
         with self._turns.turn(order.campaign, cancelled):
-            held = self._campaigns.get(pool, order.campaign, texts=model.reads_text)
             started = self._clock()
-            update = self._expander.expand(
-                held,
-                labelled,
-                pool=order.pool,
-                campaign=order.campaign,
-                round_number=order.round,
-                policy=order.policy,
-            )
+            held, update = self._candidates(order, labelled, pool, with_texts=model.reads_text)
             expanded = self._clock()
             failpoint.reach("learner.select.after_expand")
             chosen = self._chooser.choose(
@@ -213,6 +206,27 @@ class Selector:
             return _Model(problem=order.problem, checkpoint=None)
         checkpoint = self._checkpoints.load(order.campaign, order.round)
         return _Model(problem=checkpoint.info.problem, checkpoint=checkpoint)
+
+    def _candidates(
+        self, order: SelectOrder, labelled: LabelledSet, pool: index_pb2.Pool, *, with_texts: bool
+    ) -> tuple[HeldCampaign, CandidateUpdate]:
+        if order.problem is not None and not labelled.expands and order.policy.name == SUBPOOL_POLICY:
+            seed = derived_seed(order.seed ^ order.policy.seed, _SUBPOOL)
+            drawn = draw_subpool(self._index, pool, order.policy.subpool_size, seed=seed, exclude=labelled.excluded)
+            held = self._campaigns.apart(pool)
+            held.candidates.apply(drawn)
+            held.added = len(drawn.added)
+            return held, drawn
+        held = self._campaigns.get(pool, order.campaign, texts=with_texts)
+        update = self._expander.expand(
+            held,
+            labelled,
+            pool=order.pool,
+            campaign=order.campaign,
+            round_number=order.round,
+            policy=order.policy,
+        )
+        return held, update
 
     def _pick_from_what_is_there(
         self,

@@ -3,11 +3,12 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import grpc
 
+from learner.cross_predicting import CrossPredictor
 from learner.embedding import Embedder
 from learner.evaluation import Evaluator
 from learner.messages import (
@@ -15,6 +16,7 @@ from learner.messages import (
     read_embed_header,
     read_examples,
     read_labelled_set,
+    read_propagate_header,
     read_select_header,
     read_train_header,
     to_evaluate_response,
@@ -23,6 +25,7 @@ from learner.messages import (
 )
 from learner.ports import CancelCheck, Progress
 from learner.predicting import Prediction, Predictor
+from learner.propagation import Propagator
 from learner.reembedding.jobs import ReembeddingJobs
 from learner.reembedding.messages import read_start, to_message
 from learner.selecting import Selector
@@ -53,6 +56,8 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         selector: Selector,
         evaluator: Evaluator,
         predictor: Predictor,
+        cross_predictor: CrossPredictor,
+        propagator: Propagator,
         embedder: Embedder,
         jobs: ReembeddingJobs,
         limits: RequestLimits,
@@ -63,6 +68,8 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         self._selector = selector
         self._evaluator = evaluator
         self._predictor = predictor
+        self._cross_predictor = cross_predictor
+        self._propagator = propagator
         self._embedder = embedder
         self._jobs = jobs
         self._limits = limits
@@ -126,6 +133,39 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
                 return self._predictor.of_pool(campaign, round_number, pool)
             case _:
                 raise InvalidArgument("source", "is missing: give items, vectors, texts or whole_pool")
+
+    def CrossPredict(  # noqa: N802
+        self, request_iterator: Iterator[learner_pb2.CrossPredictRequest], context: grpc.ServicerContext
+    ) -> Iterator[learner_pb2.PredictResponse]:
+        """Yield probabilities of labelled items by models that had not seen their labels."""
+        first, requests = header_first(request_iterator)
+        order = read_train_header(first.header)
+        examples = read_examples(requests, limit=self._limits.max_examples)
+        classes: Sequence[str] = order.problem.classes
+        for chunk in self._cross_predictor.predict(order, examples, folds=first.folds, cancelled=_left(context)):
+            yield learner_pb2.PredictResponse(
+                ids=chunk.ids,
+                probabilities=to_matrix(chunk.probabilities),
+                classes=classes,
+                pool_version=chunk.pool_version,
+            )
+            classes = ()
+
+    def Propagate(  # noqa: N802
+        self, request_iterator: Iterator[learner_pb2.PropagateRequest], context: grpc.ServicerContext
+    ) -> Iterator[learner_pb2.PropagateResponse]:
+        """Yield probabilities of every item of a pool, spread from its labelled items."""
+        first, requests = header_first(request_iterator)
+        order = read_propagate_header(first.header)
+        examples = read_examples(requests, limit=self._limits.max_examples)
+        for chunk in self._propagator.propagate(order, examples, cancelled=_left(context)):
+            yield learner_pb2.PropagateResponse(
+                ids=chunk.ids,
+                probabilities=to_matrix(chunk.probabilities),
+                mass=to_matrix(chunk.mass[:, None]),
+                pool_version=chunk.pool_version,
+                iterations=chunk.iterations,
+            )
 
     def Evaluate(  # noqa: N802
         self, request_iterator: Iterator[learner_pb2.EvaluateRequest], context: grpc.ServicerContext

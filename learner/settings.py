@@ -78,6 +78,12 @@ class LearnerSettings(CallingServiceSettings):
         description="Trainings that may wait for their turn; one more is refused with RESOURCE_EXHAUSTED. Each holds "
         "a call and its examples.",
     )
+    propagation_memory_bytes: int = Field(
+        0,
+        ge=0,
+        description="Memory that one Propagate may take, as estimated from the pool's items, k and the classes before "
+        "it begins; a larger graph is refused with RESOURCE_EXHAUSTED. 0: half of the device's.",
+    )
     vector_cache_bytes: int = Field(
         512 * MEBIBYTE,
         ge=0,

@@ -1,25 +1,52 @@
 """The scheduler as a process: everything built by hand, in order, and nothing global."""
 
-from collections.abc import Sequence
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from google.protobuf.descriptor import ServiceDescriptor
 from prometheus_client import CollectorRegistry
 
 from scheduler.domain.clock import Clock, SystemClock
+from scheduler.http.opening import open_front
 from scheduler.jobs import RuleTimers, apscheduler_logs_to
+from scheduler.label_studio.room import LabelStudioRoom
+from scheduler.leading import Leader
 from scheduler.metrics import register_metrics
+from scheduler.oracles.llm.endpoints import load_endpoints
+from scheduler.oracles.llm.metrics import LlmMetrics
+from scheduler.oracles.llm.models import LanguageModels
+from scheduler.oracles.llm.oracle import LlmOracle
 from scheduler.oracles.registry import make_oracles
 from scheduler.ports import Index, Learner
 from scheduler.rounds.beginning import RoundStarter
 from scheduler.rounds.phases import Phases
 from scheduler.rounds.pool import RoundPool
 from scheduler.rounds.runner import RetryPolicy, RoundRunner
-from scheduler.service import CampaignService, LabelService, RoundService, TaskService, WatchService
+from scheduler.service import (
+    AnnotationService,
+    AuditService,
+    CampaignService,
+    LabelService,
+    OracleReportService,
+    ReviewService,
+    RoundService,
+    TaskService,
+    WatchService,
+)
 from scheduler.service.housekeeping import Housekeeper
 from scheduler.servicer import SchedulerServicer
 from scheduler.settings import SchedulerSettings
 from scheduler.storage.engine import open_engine
+from scheduler.storage.leadership import lock_for
 from scheduler.storage.migrate import migrate
 from scheduler.storage.store import Store
+from scheduler.streams.service import StreamService
+from scheduler.streams.servicer import StreamServicer
+from scheduler.synthesis.making import Maker
+from scheduler.synthesis.paraphrasing import LanguageModelParaphraser
+from scheduler.synthesis.service import SynthesisService
 from sealpool.client import ClientOptions, IndexClient, LearnerClient
 from sealpool.client.connection import Connection
 from sealpool.errors import NotFound, SealpoolError
@@ -44,8 +71,8 @@ class Scheduler:
     ----------
     index, learner
         What rounds call, with long deadlines.
-    callers_index
-        What callers' requests ask, with a short deadline.
+    callers_index, callers_learner
+        What callers' requests ask, with short deadlines.
     """
 
     def __init__(
@@ -55,28 +82,38 @@ class Scheduler:
         index: Index,
         learner: Learner,
         callers_index: Index,
+        callers_learner: Learner,
         clock: Clock,
         log: Logger,
     ) -> None:
+        endpoints = load_endpoints(settings.llm_endpoints)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self.store = Store(open_engine(settings.database(), connections=settings.database_connections), clock=clock)
         migrate(self.store)
-        oracles = make_oracles(index)
+        self.language_models = LanguageModels(endpoints, metrics=LlmMetrics(), log=log)
+        language_model = LlmOracle(index=index, store=self.store, models=self.language_models)
+        oracles = make_oracles(index, language_model=language_model)
         phases = Phases(store=self.store, learner=learner, index=index, oracles=oracles)
         retry = RetryPolicy(retry_for_s=settings.retry_for_s)
+        holder = f"{socket.gethostname()}:{os.getpid()}"
+        self.leader = Leader(store=self.store, lock=lock_for(self.store), holder=holder, log=log)
         starter = RoundStarter(store=self.store, index=callers_index, oracles=oracles, log=log)
         self.pool = RoundPool(
-            runner=RoundRunner(store=self.store, phases=phases, retry=retry, log=log),
+            runner=RoundRunner(store=self.store, phases=phases, retry=retry, epoch=self.leader.epoch, log=log),
             starter=starter,
             threads=settings.round_threads,
+            epoch=self.leader.epoch,
+            doubt=self.leader.doubt,
+            tell=self.leader.tell,
             log=log,
         )
-        self._timers = RuleTimers(store=self.store, fire=self.pool.fire)
+        self._timers = RuleTimers(store=self.store, fire=self.pool.fire, leads=self.leads, tell=self.leader.tell)
         self._house = Housekeeper(
             store=self.store,
             index=callers_index,
             pool=self.pool,
-            align_timers=self._timers.align,
+            leads=self.leads,
+            timers=self._timers,
             every_s=settings.resume_every_s,
             request_ids_kept_s=settings.request_ids_kept_s,
             log=log,
@@ -85,26 +122,86 @@ class Scheduler:
         self._campaigns = CampaignService(
             store=self.store,
             index=callers_index,
-            oracles=make_oracles(callers_index),
+            oracles=make_oracles(callers_index, language_model=language_model),
             timers=self._timers,
             settle=self._house.settle,
+            on_update=self.pool.nudge,
         )
         self.servicer = SchedulerServicer(
             campaigns=self._campaigns,
             rounds=RoundService(store=self.store, starter=starter, pool=self.pool),
-            tasks=TaskService(store=self.store, index=callers_index, max_lease_tasks=settings.max_lease_tasks, log=log),
+            tasks=TaskService(
+                store=self.store,
+                index=callers_index,
+                learner=callers_learner,
+                max_lease_tasks=settings.max_lease_tasks,
+                log=log,
+            ),
             labels=LabelService(
                 store=self.store, index=callers_index, max_labels=settings.max_labels, on_labels=self.pool.nudge
             ),
+            annotations=AnnotationService(store=self.store),
+            reviews=ReviewService(store=self.store, learner=learner, max_items=settings.max_lease_tasks),
+            audits=AuditService(store=self.store, index=callers_index),
+            oracle_reports=OracleReportService(store=self.store),
             watch=self._watch,
         )
-        self.stream_servicer = stream_pb2_grpc.StreamServiceServicer()
-        self.label_studio_servicer = label_studio_pb2_grpc.LabelStudioServiceServicer()
+        self.stream_servicer = StreamServicer(
+            streams=StreamService(
+                store=self.store, index=callers_index, learner=learner, max_labels=settings.max_labels
+            ),
+            synthesis=SynthesisService(
+                store=self.store,
+                index=callers_index,
+                maker=Maker(
+                    store=self.store,
+                    index=callers_index,
+                    learner=learner,
+                    paraphraser=LanguageModelParaphraser(store=self.store, models=self.language_models),
+                ),
+                max_count=settings.max_lease_tasks,
+                on_labels=self.pool.nudge,
+            ),
+        )
+        self.label_studio = LabelStudioRoom(
+            settings,
+            store=self.store,
+            index=callers_index,
+            learner=learner,
+            on_labels=self.pool.nudge,
+            is_leading=self.leads,
+            log=log,
+        )
+        self.label_studio_servicer = self.label_studio.servicer
+        self.http_routers: list[Callable[[], Any]] = [self.label_studio.router]
+        """Each makes a FastAPI router of the HTTP front; see `scheduler.http.app.build_app`."""
+        self.http_address = ""
+        """Where the HTTP front listens; "" if nowhere."""
+
+    def servicers(self) -> Mapping[ServiceDescriptor, tuple[object, type]]:
+        """Return who answers each service, and the generated class it derives from."""
+        scheduling = scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"]
+        streaming = stream_pb2.DESCRIPTOR.services_by_name["StreamService"]
+        linking = label_studio_pb2.DESCRIPTOR.services_by_name["LabelStudioService"]
+        return {
+            scheduling: (self.servicer, scheduler_pb2_grpc.SchedulerServiceServicer),
+            streaming: (self.stream_servicer, stream_pb2_grpc.StreamServiceServicer),
+            linking: (self.label_studio_servicer, label_studio_pb2_grpc.LabelStudioServiceServicer),
+        }
 
     def start(self) -> None:
-        """Take up the rounds that were cut off, and let the timers fire."""
-        self._timers.start()
+        """Lead if nobody does: take up the rounds that were cut off, and let the timers fire."""
+        self.leader.start(on_lead=self._house.keep_soon, on_told=self._look_after)
         self._house.start()
+        self.label_studio.loop.start()
+
+    def leads(self) -> bool:
+        """Whether this scheduler runs rounds, timers and housekeeping; otherwise another does, or will soon."""
+        return self.leader.epoch() is not None
+
+    def _look_after(self, name: str) -> None:
+        self.pool.nudge(name)
+        self._house.look_after_soon(name)
 
     def pool_of(self, campaign: str) -> str:
         """Return the pool of a campaign, "" where there is no such campaign."""
@@ -116,14 +213,20 @@ class Scheduler:
     def drain(self) -> None:
         """Begin nothing new; rounds stop before their next phase, and watches end."""
         self._house.stop()
+        self.label_studio.loop.stop()
         self._timers.stop()
         self.pool.stop()
+        self.leader.stop()
+        self.language_models.stop()
         self._watch.stop()
 
     def close(self) -> None:
         """Wait for the threads and close the database. The clients must be closed before."""
         self._house.close()
+        self.label_studio.close()
         self.pool.close()
+        self.leader.close()
+        self.language_models.close()
         self.store.close()
 
 
@@ -136,7 +239,8 @@ def serve(
     log: Logger,
 ) -> ServiceServer:
     """Serve a scheduler over gRPC; health says SERVING when this returns. The server closes it, and its `clients`."""
-    register_metrics(registry, scheduler.store)
+    register_metrics(registry, scheduler.store, leads=scheduler.leads)
+    scheduler.language_models.metrics.register(registry, scheduler.store)
     server = ServiceServer(
         settings,
         service="scheduler",
@@ -157,8 +261,21 @@ def serve(
     server.on_close(scheduler.close)
     for client in clients:
         server.on_close(client.close)
+    front = open_front(
+        settings,
+        scheduler.servicers(),
+        rules=server.rules,
+        is_ready=lambda: server.is_serving,
+        routers=scheduler.http_routers,
+        log=log,
+    )
+    if front is not None:
+        scheduler.http_address = front.address
+        server.on_close(front.close)
     server.start()
     scheduler.start()
+    if front is not None:
+        front.start()
     server.set_serving()
     return server
 
@@ -182,8 +299,18 @@ def build(settings: SchedulerSettings, *, registry: CollectorRegistry, log: Logg
     index = IndexClient(settings.index_server, options=rounds)
     callers_index = IndexClient(settings.index_server, options=callers)
     learner = LearnerClient(settings.learner, options=rounds)
-    scheduler = Scheduler(settings, index=index, learner=learner, callers_index=callers_index, clock=clock, log=log)
-    return serve(settings, scheduler, clients=(index, callers_index, learner), registry=registry, log=log)
+    callers_learner = LearnerClient(settings.learner, options=callers)
+    scheduler = Scheduler(
+        settings,
+        index=index,
+        learner=learner,
+        callers_index=callers_index,
+        callers_learner=callers_learner,
+        clock=clock,
+        log=log,
+    )
+    clients = (index, callers_index, learner, callers_learner)
+    return serve(settings, scheduler, clients=clients, registry=registry, log=log)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -92,6 +92,13 @@ class Every(IntervalTrigger):  # type: ignore[misc]
         return planned if previous_fire_time is None or planned > now else now + self.interval
 
 
+class _SharedJobStore(SQLAlchemyJobStore):  # type: ignore[misc]
+    """Leaves the engine to the store, which others still use: APScheduler's own disposes of it when timers stop."""
+
+    def shutdown(self) -> None:
+        """Do nothing."""
+
+
 class _SteadyScheduler(BackgroundScheduler):  # type: ignore[misc]
     """Outlives a database that is away: APScheduler's thread ends where writing a job's next time fails."""
 
@@ -108,40 +115,46 @@ class _SteadyScheduler(BackgroundScheduler):  # type: ignore[misc]
 class RuleTimers:
     """The interval and cron rules of all campaigns.
 
-    Timers survive a restart with their next time. Firings missed while the scheduler was down run once when it is back.
+    Timers survive a restart, and a change of the leader, with their next time. Firings missed while no scheduler led
+    run once when one does.
+
+    The times are the machine's. A clock that jumps ahead fires what it jumped over, once a timer. One that is set back
+    delays no timer: `align` sets those anew that would fire later than one that was set now. A cron rule may then fire
+    again at a time that it has fired at; a round begins only if labels have arrived since.
 
     Parameters
     ----------
     fire
         Begins and runs a round of a campaign; called on the timers' thread.
+    leads
+        Whether this scheduler leads. One that follows leaves the stored timers to the leader.
+    tell
+        Tells the leader to look after a campaign.
     """
 
-    def __init__(self, *, store: Store, fire: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        fire: Callable[[str], None],
+        leads: Callable[[], bool] = lambda: True,
+        tell: Callable[[str], None] = lambda _name: None,
+    ) -> None:
         self._store = store
+        self._leads = leads
+        self._tell = tell
+        self._stopped = False
         # Held from looking at campaigns to having set their timers, so that the last to look sets them.
         self._setting = threading.Lock()
         self._scheduler = _SteadyScheduler(
-            jobstores={"default": SQLAlchemyJobStore(engine=store.writing_engine, tablename=JOBS_TABLE)},
+            jobstores={"default": _SharedJobStore(engine=store.writing_engine, tablename=JOBS_TABLE)},
             executors={"default": RoundExecutor(fire)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
             timezone=UTC,
         )
 
-    def start(self) -> None:
-        """Bring the stored timers in line with the campaigns, and let them fire.
-
-        Raises
-        ------
-        Unavailable
-            The database is away.
-        """
-        with database_errors():
-            self._scheduler.start(paused=True)
-        self.align()
-        self._scheduler.resume()
-
     def align(self) -> None:
-        """Bring the stored timers in line with the campaigns.
+        """Bring the stored timers in line with the campaigns, and let them fire, where this scheduler leads.
 
         Mends what was left by a kill between a campaign's commit and `set_for`, by another process on the same
         database, and by a clock that was set back, after which a timer would wait for its old time.
@@ -152,36 +165,57 @@ class RuleTimers:
             The database is away.
         """
         with self._setting, database_errors():
+            if not self._is_ready():
+                return
             stored = {job.id: job for job in self._scheduler.get_jobs(jobstore="default")}
             with self._store.reading() as session:
                 rows = campaigns.all_by_name(session, include_archived=False)
             self._set(rows, stored)
+            self._scheduler.resume()
 
     def set_for(self, name: str) -> None:
-        """Set the campaign's timers if it is active; remove them otherwise.
+        """Set the campaign's timers if it is active; remove them otherwise. A follower lets the leader do it.
 
         Raises
         ------
         Unavailable
             The database is away.
         """
+        if not self._leads():
+            self._tell(name)
+            return
         with self._setting, database_errors():
+            if not self._is_ready():
+                return
             with self._store.reading() as session:
                 row = campaigns.get(session, name)
             found = (self._scheduler.get_job(f"{kind}:{name}", jobstore="default") for kind in _KINDS)
             self._set([row], {job.id: job for job in found if job is not None})
 
+    def pause(self) -> None:
+        """Fire no more until `align` is called as a leader."""
+        if self._scheduler.running:
+            self._scheduler.pause()
+
     def stop(self) -> None:
-        """Fire no more. Stopping twice does no harm."""
+        """Fire never again. Stopping twice does no harm."""
+        self._stopped = True
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
+
+    def _is_ready(self) -> bool:
+        if self._stopped or not self._leads():
+            return False
+        if not self._scheduler.running:
+            self._scheduler.start(paused=True)
+        return True
 
     def _set(self, rows: Sequence[Campaign], stored: Mapping[str, Job]) -> None:
         wanted = {job_id: (row.name, trigger) for row in rows for job_id, trigger in _triggers(row).items()}
         for job_id in stored.keys() - wanted.keys():
             self._remove(job_id)
         for job_id, (name, trigger) in wanted.items():
-            if job_id not in stored or _is_late(stored[job_id], trigger):
+            if job_id not in stored or _is_other(stored[job_id], trigger) or _is_late(stored[job_id], trigger):
                 self._scheduler.add_job(run_campaign, trigger, args=(name,), id=job_id, replace_existing=True)
 
     def _remove(self, job_id: str) -> None:
@@ -205,6 +239,11 @@ def _triggers(row: Campaign) -> dict[str, BaseTrigger]:
     if rule.cron:
         triggers[f"cron:{row.name}"] = cron_trigger(rule.cron)
     return triggers
+
+
+def _is_other(stored: Job, fresh: BaseTrigger) -> bool:
+    """Whether a stored timer goes by a rule that the campaign has no more."""
+    return str(stored.trigger) != str(fresh)
 
 
 def _is_late(stored: Job, fresh: BaseTrigger) -> bool:

@@ -7,12 +7,16 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy.orm import Session
 
-from scheduler.domain.states import CampaignState, LabelPurpose, RoundState
+from scheduler.domain.states import CampaignState, LabelPurpose, Outcome, RoundState
 from scheduler.storage import models, rounds, tasks
 from scheduler.storage.campaigns import spec_of
+from scheduler.storage.leases import LeasedTask
 from sealpool.types import Payload
 from sealpool.v1 import common_pb2, scheduler_pb2
 from sealpool.vocabulary.checking import check_enum
+
+MAX_PROBABILITIES = 100
+"""Of an item, so that tasks of a campaign with thousands of classes fit into a message."""
 
 
 def timestamp(at: datetime) -> Timestamp:
@@ -50,6 +54,20 @@ def purpose_of(field: str, purpose: scheduler_pb2.LabelPurpose.ValueType) -> Lab
     if purpose == scheduler_pb2.LABEL_PURPOSE_UNSPECIFIED:
         return None
     return LabelPurpose(scheduler_pb2.LabelPurpose.Name(purpose).removeprefix("LABEL_PURPOSE_").lower())
+
+
+def outcome_of(field: str, outcome: scheduler_pb2.AnnotationOutcome.ValueType) -> Outcome:
+    """Return what a request says that an annotator did; LABEL where it leaves that open.
+
+    Raises
+    ------
+    InvalidArgument
+        A number that the contract does not know.
+    """
+    check_enum(field, outcome, values=scheduler_pb2.AnnotationOutcome.values())
+    if outcome == scheduler_pb2.ANNOTATION_OUTCOME_UNSPECIFIED:
+        return Outcome.LABEL
+    return Outcome(scheduler_pb2.AnnotationOutcome.Name(outcome).removeprefix("ANNOTATION_OUTCOME_").lower())
 
 
 def round_message(row: models.Round) -> scheduler_pb2.Round:
@@ -107,7 +125,7 @@ def campaign_messages(
     ]
 
 
-def task_message(row: models.Task) -> scheduler_pb2.Task:
+def task_message(row: models.Task | LeasedTask) -> scheduler_pb2.Task:
     """Return a task, without its payload."""
     return scheduler_pb2.Task(
         id=str(row.id),
@@ -140,6 +158,29 @@ def label_message(row: models.Label, classes: Sequence[str]) -> scheduler_pb2.La
         round=row.round,
         committed_at=timestamp(row.committed_at),
     )
+
+
+def annotation_message(row: models.Annotation, classes: Sequence[str]) -> scheduler_pb2.Annotation:
+    """Return an annotation; `classes` are the campaign's."""
+    outcome = scheduler_pb2.AnnotationOutcome.Value(f"ANNOTATION_OUTCOME_{Outcome(row.outcome).name}")
+    return scheduler_pb2.Annotation(
+        sequence=row.sequence,
+        item_id=row.item_id,
+        annotator=row.annotator,
+        outcome=outcome,
+        classes=[classes[index] for index in row.classes],
+        confidence=row.confidence,
+        comment=row.comment,
+        purpose=label_purpose(row.purpose),
+        round=row.round,
+        committed_at=timestamp(row.committed_at),
+    )
+
+
+def class_probabilities(classes: Sequence[str], probabilities: Sequence[float]) -> list[scheduler_pb2.ClassProbability]:
+    """Return what a model says of an item, most likely first, 100 classes at most."""
+    likeliest = sorted(range(len(classes)), key=lambda index: -probabilities[index])[:MAX_PROBABILITIES]
+    return [scheduler_pb2.ClassProbability(name=classes[i], probability=probabilities[i]) for i in likeliest]
 
 
 def state_changed(row: models.Campaign, *, now: datetime) -> scheduler_pb2.WatchCampaignResponse:

@@ -7,7 +7,17 @@ from concurrent.futures import Future, InvalidStateError
 
 import grpc
 
-from scheduler.service import CampaignService, LabelService, RoundService, TaskService, WatchService
+from scheduler.service import (
+    AnnotationService,
+    AuditService,
+    CampaignService,
+    LabelService,
+    OracleReportService,
+    ReviewService,
+    RoundService,
+    TaskService,
+    WatchService,
+)
 from sealpool.runtime.callers import caller_of
 from sealpool.v1 import scheduler_pb2 as pb
 from sealpool.v1 import scheduler_pb2_grpc
@@ -23,18 +33,31 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
         rounds: RoundService,
         tasks: TaskService,
         labels: LabelService,
+        annotations: AnnotationService,
+        reviews: ReviewService,
+        audits: AuditService,
+        oracle_reports: OracleReportService,
         watch: WatchService,
     ) -> None:
         self._campaigns = campaigns
         self._rounds = rounds
         self._tasks = tasks
         self._labels = labels
+        self._annotations = annotations
+        self._reviews = reviews
+        self._audits = audits
+        self._oracle_reports = oracle_reports
         self._watch = watch
 
     def CreateCampaign(
         self, request: pb.CreateCampaignRequest, context: grpc.ServicerContext
     ) -> pb.CreateCampaignResponse:
         return self._campaigns.create(request)
+
+    def UpdateCampaign(
+        self, request: pb.UpdateCampaignRequest, context: grpc.ServicerContext
+    ) -> pb.UpdateCampaignResponse:
+        return self._campaigns.update(request)
 
     def GetCampaign(self, request: pb.GetCampaignRequest, context: grpc.ServicerContext) -> pb.GetCampaignResponse:
         return pb.GetCampaignResponse(campaign=self._campaigns.get(request.name))
@@ -69,8 +92,31 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
     def LeaseTasks(self, request: pb.LeaseTasksRequest, context: grpc.ServicerContext) -> pb.LeaseTasksResponse:
         return self._tasks.lease(request)
 
+    def RenewLeases(self, request: pb.RenewLeasesRequest, context: grpc.ServicerContext) -> pb.RenewLeasesResponse:
+        return self._tasks.renew(request)
+
+    def ReleaseTasks(self, request: pb.ReleaseTasksRequest, context: grpc.ServicerContext) -> pb.ReleaseTasksResponse:
+        return self._tasks.release(request)
+
     def SubmitLabels(self, request: pb.SubmitLabelsRequest, context: grpc.ServicerContext) -> pb.SubmitLabelsResponse:
         return self._labels.submit(request)
+
+    def ListAnnotations(
+        self, request: pb.ListAnnotationsRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ListAnnotationsResponse]:
+        for chunk in self._annotations.list(request):
+            yield pb.ListAnnotationsResponse(annotations=chunk)
+
+    def ReviewLabels(self, request: pb.ReviewLabelsRequest, context: grpc.ServicerContext) -> pb.ReviewLabelsResponse:
+        return self._reviews.review(request)
+
+    def DrawAudit(self, request: pb.DrawAuditRequest, context: grpc.ServicerContext) -> pb.DrawAuditResponse:
+        return self._audits.draw(request)
+
+    def GetOracleReport(
+        self, request: pb.GetOracleReportRequest, context: grpc.ServicerContext
+    ) -> pb.GetOracleReportResponse:
+        return self._oracle_reports.report(request)
 
     def ListLabels(
         self, request: pb.ListLabelsRequest, context: grpc.ServicerContext

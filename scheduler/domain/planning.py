@@ -16,28 +16,43 @@ class Facts:
     spec: scheduler_pb2.CampaignSpec
     batch: int  # items a round, where the budget has so many
     labelled: int  # distinct items, held-out ones not counted
-    outstanding: int  # tasks handed out, or waiting to be, and not labelled
+    outstanding: int  # items handed out for training, or waiting to be, and not labelled
     arrived: int  # distinct items labelled since the last round that counts
     seeded: bool  # the seed set was handed out
     # Why the labels cannot train a model; "" if they can. A function, since it reads all of them (1 s for 100,000),
     # which a timer that finds nothing new should not do.
     why_untrainable: Callable[[], str]
     oracle_is_automatic: bool  # the scheduler's own oracle labels: nobody else will
+    evaluation_labelled: int = 0  # items held out from the pool itself
+    reserved: int = 0  # items whose labels evaluation still needs
+    for_oracle: int = 0  # of the outstanding items: those that wait for the scheduler's own oracle
+    idle: bool = False  # nothing that the last round handed out, if anything, can still bring a label
+
+    @property
+    def spent(self) -> int:
+        """Labels that the budget has paid for."""
+        return self.labelled + self.evaluation_labelled
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether no further label can come."""
+        return self.spent >= self.spec.budget
 
     @property
     def unpromised(self) -> int:
-        """Labels that the budget leaves once all outstanding tasks are labelled."""
-        return max(0, self.spec.budget - self.labelled - self.outstanding)
+        """Labels that the budget leaves once all outstanding tasks are labelled, and all that evaluation needs."""
+        return max(0, self.spec.budget - self.spent - self.outstanding - self.reserved)
 
     @property
     def why_cut(self) -> str:
         """Why a batch comes out smaller than the budget alone would make it; "" where it does not."""
-        if self.unpromised >= min(self.batch, self.spec.budget - self.labelled):
+        if self.unpromised >= min(self.batch, self.spec.budget - self.spent):
             return ""
         room = f"all but {self.unpromised:,} of" if self.unpromised else "up"
+        kept = f", and {self.reserved:,} labels are kept for evaluation" if self.reserved else ""
         return (
-            f"{self.outstanding:,} tasks are handed out and not labelled: with the {self.labelled:,} labels they take "
-            f"{room} the budget of {self.spec.budget:,}; label them"
+            f"{self.outstanding:,} tasks are handed out and not labelled{kept}: with the {self.spent:,} labels they "
+            f"take {room} the budget of {self.spec.budget:,}; label them"
         )
 
 
@@ -52,9 +67,13 @@ class Plan:
 def plan_round(facts: Facts) -> Plan:
     """Decide what the next round does.
 
-    The batch never promises more labels than the budget leaves once all outstanding tasks are labelled. While the
-    labels cannot train a model, a campaign goes on without one if its strategy needs none, or if its oracle is
-    automatic, since no other label would ever come; any other that people label waits for their next label.
+    The batch never promises more labels than the budget leaves once all outstanding tasks are labelled, and all that
+    evaluation needs. While the labels cannot train a model, a campaign goes on without one if its strategy needs none,
+    or if its oracle is automatic, since no other label would ever come; any other that people label waits for their
+    next label. An automatic oracle that has spent the budget on such labels leads to a last round that does nothing.
+
+    A round without new labels begins where none will come by itself: the budget is spent, or was raised after the last
+    round, or all that was handed out was withdrawn or given up.
 
     Raises
     ------
@@ -65,25 +84,29 @@ def plan_round(facts: Facts) -> Plan:
     left = facts.unpromised
     if spec.seed_size and not facts.seeded and left:
         return Plan(kind=RoundKind.SEED, batch=min(spec.seed_size, left))
-    oracle_has_work = facts.oracle_is_automatic and facts.outstanding > 0
-    if not facts.arrived and not oracle_has_work:
+    oracle_has_work = facts.oracle_is_automatic and facts.for_oracle > 0
+    if not (facts.arrived or oracle_has_work or facts.is_spent or (facts.idle and left)):
         reason = f"; {facts.why_cut}" if facts.why_cut else ""
         raise FailedPrecondition(f"no label has arrived since the last round{reason}")
     untrainable = facts.why_untrainable()
     if untrainable:
         automatic = facts.oracle_is_automatic
-        if (left or (automatic and facts.outstanding)) and (automatic or not needs_model(spec)):
+        has_work = left or (automatic and (facts.for_oracle or facts.is_spent))
+        if has_work and (automatic or not needs_model(spec)):
             return Plan(kind=RoundKind.WITHOUT_MODEL, batch=min(facts.batch, left))
         raise FailedPrecondition(f"the labels so far cannot train a model: {untrainable}")
-    if facts.labelled >= spec.budget:
+    if facts.is_spent:
         return Plan(kind=RoundKind.FINAL, batch=0)
     return Plan(kind=RoundKind.MODEL, batch=min(facts.batch, left))
 
 
-def rule_fires(spec: scheduler_pb2.CampaignSpec, *, arrived: int, labelled: int) -> bool:
-    """Whether the after_labels rule asks for a round: enough arrived, or the last ones that the budget has.
+def rule_fires(spec: scheduler_pb2.CampaignSpec, *, arrived: int, spent: int, idle: bool) -> bool:
+    """Whether the after_labels rule asks for a round: enough arrived, the budget is spent, or none will come.
 
-    Without the second, a last batch that the budget cut short would never be trained on.
+    Without the second, a last batch that the budget cut short would never be trained on; without the third, one that
+    was given up whole would end a campaign for ever.
     """
     rule = spec.rule.after_labels
-    return bool(rule) and arrived > 0 and (arrived >= rule or labelled >= spec.budget)
+    if not rule:
+        return False
+    return arrived >= rule or spent >= spec.budget or (idle and not arrived)

@@ -10,6 +10,12 @@ class Purpose(StrEnum):
     SAMPLE = "sample"
     TRAIN = "train"
     SELECT = "select"
+    AUDIT = "audit"
+    REVIEW = "review"
+    EVALUATION = "evaluation"
+    TEST_POOL = "test_pool"
+    TEST_POINTS = "test_points"
+    STOP_SET = "stop_set"
 
 
 def derive_seed(campaign_seed: int, round_number: int, purpose: Purpose) -> int:

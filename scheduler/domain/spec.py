@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from fractions import Fraction
 
+from scheduler.domain.annotation_spec import check_annotation
+from scheduler.domain.evaluation_spec import check_evaluation
+from scheduler.domain.llm_spec import check_llm
+from scheduler.domain.seeding_spec import check_seeding
+from scheduler.domain.stopping_spec import check_stopping
 from scheduler.domain.strategy_spec import check_strategy, own_names
+from scheduler.domain.stream_spec import check_stream
 from sealpool.errors import InvalidArgument
 from sealpool.v1 import common_pb2 as c
 from sealpool.v1 import scheduler_pb2 as s
@@ -66,6 +72,13 @@ def check_spec(spec: s.CampaignSpec, *, oracles: AbstractSet[str]) -> None:
     check_enum("spec.fill", spec.fill, values=s.Fill.values())
     _check_rule(spec.rule)
     check_choice("spec.oracle.name", spec.oracle.name, oracles | {""})
+    _check_other_class(spec)
+    check_annotation(spec)
+    check_seeding(spec)
+    check_evaluation(spec)
+    check_stopping(spec)
+    check_llm(spec)
+    check_stream(spec)
     if spec.lease_seconds != 0:
         check_lease("spec.lease_seconds", spec.lease_seconds)
 
@@ -141,6 +154,14 @@ def _check_classes(spec: s.CampaignSpec) -> None:
         if name in seen:
             raise InvalidArgument("spec.classes", f"{name!r} is repeated")
         seen.add(name)
+
+
+def _check_other_class(spec: s.CampaignSpec) -> None:
+    if not spec.oracle.other_class:
+        return
+    if spec.oracle.name != "dataset":
+        raise InvalidArgument("spec.oracle.other_class", "is for the oracle dataset")
+    check_choice("spec.oracle.other_class", spec.oracle.other_class, frozenset(spec.classes))
 
 
 def _check_policy(policy: c.PolicySpec) -> None:

@@ -1,10 +1,11 @@
 """The data-set oracle: the true labels lie in the items' metadata. For experiments."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from scheduler.domain.answers import Answer
 from scheduler.domain.labels import ClassIndex
 from scheduler.domain.spec import metadata_field_of
+from scheduler.oracles.metadata_scan import values_of
 from scheduler.oracles.port import Labels, OracleJob
 from scheduler.ports import Index
 from sealpool.errors import FailedPrecondition, InvalidArgument
@@ -15,8 +16,11 @@ from sealpool.v1 import scheduler_pb2
 class DatasetOracle:
     """Reads a class, or a list of classes, from one metadata field of each item.
 
+    Where the campaign has an `other_class`, classes that are not the campaign's are passed over, and an item that has
+    none of its other classes is of that one.
+
     Raises FailedPrecondition with the item and the field where the field is missing, is neither a string nor a list of
-    strings, names an unknown class, or has a number of classes that the task does not allow.
+    strings, names an unknown class without an `other_class`, or has a number of classes that the task does not allow.
     """
 
     def __init__(self, index: Index) -> None:
@@ -59,24 +63,38 @@ class DatasetOracle:
         return labels
 
 
-def _read(spec: scheduler_pb2.CampaignSpec, items: Items) -> dict[ItemId, tuple[int, ...]]:
+def labels_of(
+    spec: scheduler_pb2.CampaignSpec, values: Iterable[tuple[ItemId, object]]
+) -> dict[ItemId, tuple[int, ...]]:
+    """Return what items' metadata fields say as class indices; FailedPrecondition as for the oracle."""
     classes = ClassIndex(spec)
     field = metadata_field_of(spec)
-    payloads = items.payloads or ()
-    return {
-        item: _parse(classes, item, field, payload.metadata.get(field))
-        for item, payload in zip(items.ids, payloads, strict=True)
-    }
+    return {item: _parse(spec, classes, item, field, value) for item, value in values}
 
 
-def _parse(classes: ClassIndex, item: ItemId, field: str, value: object) -> tuple[int, ...]:
+def _read(spec: scheduler_pb2.CampaignSpec, items: Items) -> dict[ItemId, tuple[int, ...]]:
+    return labels_of(spec, values_of(items, metadata_field_of(spec)))
+
+
+def _parse(
+    spec: scheduler_pb2.CampaignSpec, classes: ClassIndex, item: ItemId, field: str, value: object
+) -> tuple[int, ...]:
     where = f"metadata field {field!r} of item {item!r}"
     if value is None:
         raise FailedPrecondition(f"{where} is missing", field=field)
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise FailedPrecondition(f"{where} is neither a class nor a list of classes", field=field)
+    if spec.oracle.other_class:
+        names = _of_the_campaign(spec, names)
     try:
         return classes.indices(where, names)
     except InvalidArgument as error:
         raise FailedPrecondition(error.message, field=field) from error
+
+
+def _of_the_campaign(spec: scheduler_pb2.CampaignSpec, names: Sequence[str]) -> list[str]:
+    """Return those of an item's classes that are the campaign's, each once; the other class where there is none."""
+    other = spec.oracle.other_class
+    own = [name for name in dict.fromkeys(names) if name in spec.classes and name != other]
+    return own or [other]

@@ -12,6 +12,13 @@ Labels = Mapping[ItemId, tuple[int, ...]]
 """Class indices of items, ascending."""
 
 
+class OracleExhausted(Exception):
+    """A limit that the campaign sets its oracle leaves no room for more. What was answered has been yielded.
+
+    The message says which limit, and is the same as long as the limit is.
+    """
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OracleJob:
     """What an oracle is asked to label.
@@ -54,6 +61,11 @@ class Oracle(Protocol):
 
         CANNOT_TELL, and SKIP alike, leave an item to people. Items without an answer stay open tasks. Those that the
         pool no longer has are among them; their tasks are withdrawn.
+
+        Raises
+        ------
+        OracleExhausted
+            The campaign is paused; the items that are left are asked about after it was resumed.
         """
         ...
 

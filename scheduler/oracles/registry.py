@@ -10,6 +10,6 @@ OracleRegistry = Mapping[str, Oracle | None]
 """None stands for whoever leases tasks: the scheduler has nothing to run there."""
 
 
-def make_oracles(index: Index) -> OracleRegistry:
+def make_oracles(index: Index, *, language_model: Oracle) -> OracleRegistry:
     """Return every oracle that a campaign can name."""
-    return {"external": None, "dataset": DatasetOracle(index)}
+    return {"external": None, "dataset": DatasetOracle(index), "llm": language_model}

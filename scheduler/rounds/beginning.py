@@ -1,5 +1,8 @@
 """How a round begins: on call, or because a rule asks for it."""
 
+from collections.abc import Callable, Sequence
+from functools import cache
+
 from sqlalchemy.orm import Session
 
 from scheduler import messages
@@ -7,14 +10,25 @@ from scheduler.asking import asking
 from scheduler.domain.labels import why_untrainable
 from scheduler.domain.planning import Facts, plan_round, rule_fires
 from scheduler.domain.spec import batch_of, oracle_of
-from scheduler.domain.states import ENDED, FIRST_STATE, CampaignState, LabelPurpose, RoundKind, RoundState
+from scheduler.domain.states import (
+    ENDED,
+    FIRST_STATE,
+    Audience,
+    CampaignState,
+    DrawKind,
+    LabelPurpose,
+    RoundKind,
+    RoundState,
+)
 from scheduler.oracles.registry import OracleRegistry
 from scheduler.ports import Index
-from scheduler.storage import campaigns, events, labels, rounds, tasks
+from scheduler.resolving import resolve_all
+from scheduler.storage import campaigns, drawn_items, events, labels, leadership, rounds, tasks
 from scheduler.storage.models import Campaign, Round
 from scheduler.storage.store import Store
 from sealpool.errors import FailedPrecondition, NotFound, Unavailable
 from sealpool.runtime.logs import Logger
+from sealpool.v1 import scheduler_pb2
 
 
 class RoundStarter:
@@ -69,16 +83,20 @@ class RoundStarter:
             A round ran when the pool's size was asked for, and has ended since.
         """
         require_active(campaign)
-        running = rounds.unfinished(session, campaign.id)
-        if running is not None:
-            return running
+        last = rounds.last(session, campaign.id)
+        if last is not None and last.state not in ENDED:
+            return last
         now = self._store.clock.now()
-        facts = self._facts(session, campaign, pool_size)
+        spec = campaigns.spec_of(campaign)
+        if spec.annotation.agreement == scheduler_pb2.AGREEMENT_DAWID_SKENE:
+            resolve_all(session, campaign, now=now)
+        examples = cache(lambda: _examples(session, campaign))
+        facts = self._facts(session, campaign, last, pool_size, examples)
         plan = plan_round(facts)
         trains = plan.kind in (RoundKind.MODEL, RoundKind.FINAL)
         round_ = Round(
             campaign_id=campaign.id,
-            number=_next_number(session, campaign, plan.kind),
+            number=_next_number(last, plan.kind),
             kind=plan.kind,
             state=FIRST_STATE[plan.kind],
             snapshot=campaign.last_sequence,
@@ -89,7 +107,7 @@ class RoundStarter:
             strategy="",
             strategy_reason="",
             notes=[],
-            class_counts=[],
+            class_counts=_class_counts(spec, examples()),
             error="",
             pool_version=0,
             started_at=now,
@@ -105,30 +123,36 @@ class RoundStarter:
                 campaign=campaign.name,
                 round=round_.number,
                 batch=plan.batch,
-                labels=facts.labelled,
+                labels=facts.spent,
                 outstanding=facts.outstanding,
                 budget=facts.spec.budget,
+                reserved=facts.reserved,
             )
         return round_
 
-    def begin_by_timer(self, name: str) -> None:
+    def begin_by_timer(self, name: str, *, epoch: int) -> None:
         """Begin a round because an interval or a cron rule fired; do nothing where there is nothing to do.
 
         A round that failed is not repeated by a rule until another label has arrived, because it would fail again.
+
+        Parameters
+        ----------
+        epoch
+            In which this scheduler leads; once another does, nothing is begun.
         """
         try:
             pool_size = self.pool_size(name)
             with self._store.writing() as session:
                 campaign = campaigns.lock(session, name)
-                last = rounds.last(session, campaign.id)
-                failed = last is not None and last.state == RoundState.FAILED
-                if not failed or self._arrived(session, campaign, ENDED):
+                if leadership.is_epoch(session, epoch) and not self._would_fail_again(
+                    session, campaign, rounds.last(session, campaign.id)
+                ):
                     self.begin(session, campaign, pool_size=pool_size)
         except (FailedPrecondition, NotFound):
             return
 
-    def begin_if_due(self, name: str) -> bool:
-        """Begin a round if the after_labels rule asks for one; return whether one was begun."""
+    def begin_if_due(self, name: str, *, epoch: int) -> bool:
+        """Begin a round if the after_labels rule asks for one; return whether one was begun. `epoch` as above."""
         with self._store.reading() as session:
             if not self._is_due(session, campaigns.get(session, name)):
                 return False
@@ -136,7 +160,7 @@ class RoundStarter:
             pool_size = self.pool_size(name)
             with self._store.writing() as session:
                 campaign = campaigns.lock(session, name)
-                if not self._is_due(session, campaign):
+                if not leadership.is_epoch(session, epoch) or not self._is_due(session, campaign):
                     return False
                 self.begin(session, campaign, pool_size=pool_size)
         except (FailedPrecondition, NotFound):
@@ -147,24 +171,51 @@ class RoundStarter:
         spec = campaigns.spec_of(campaign)
         if not spec.rule.after_labels or campaign.state != CampaignState.ACTIVE:
             return False
-        if rounds.unfinished(session, campaign.id) is not None:
+        last = rounds.last(session, campaign.id)
+        if last is not None and last.state not in ENDED:
             return False
+        if self._would_fail_again(session, campaign, last):
+            return False
+        if tasks.outstanding(session, campaign.id, audience=Audience.ORACLE):
+            return True  # an oracle that came to a limit of its own left them to the round after a pause
         arrived = self._arrived(session, campaign, ENDED)
-        return rule_fires(spec, arrived=arrived, labelled=campaign.labelled)
+        outstanding = () if arrived else tasks.outstanding(session, campaign.id)
+        return rule_fires(
+            spec,
+            arrived=arrived,
+            spent=campaign.labelled + campaign.evaluation_labelled,
+            idle=_is_idle(campaign, spec, last, outstanding=len(outstanding)),
+        )
 
-    def _facts(self, session: Session, campaign: Campaign, pool_size: int | None) -> Facts:
+    def _would_fail_again(self, session: Session, campaign: Campaign, last: Round | None) -> bool:
+        failed = last is not None and last.state == RoundState.FAILED
+        return failed and not self._arrived(session, campaign, ENDED)
+
+    def _facts(
+        self,
+        session: Session,
+        campaign: Campaign,
+        last: Round | None,
+        pool_size: int | None,
+        examples: Callable[[], Sequence[tuple[int, ...]]],
+    ) -> Facts:
         spec = campaigns.spec_of(campaign)
         if spec.batch_share and pool_size is None:
             raise Unavailable("the round before has just ended; try again")
+        outstanding = len(tasks.outstanding(session, campaign.id))
         return Facts(
             spec=spec,
             batch=batch_of(spec, pool_size=pool_size or 0),
             labelled=campaign.labelled,
-            outstanding=len(tasks.outstanding(session, campaign.id)),
+            evaluation_labelled=campaign.evaluation_labelled,
+            outstanding=outstanding,
+            for_oracle=len(tasks.outstanding(session, campaign.id, audience=Audience.ORACLE)),
+            reserved=reserved_for_evaluation(session, campaign, spec),
+            idle=_is_idle(campaign, spec, last, outstanding=outstanding),
             # A failed round's labels are taken up by the next one.
             arrived=self._arrived(session, campaign, frozenset({RoundState.FINISHED})),
             seeded=rounds.is_seeded(session, campaign.id),
-            why_untrainable=lambda: why_untrainable(spec, _examples(session, campaign)),
+            why_untrainable=lambda: why_untrainable(spec, examples()),
             oracle_is_automatic=self._oracles[oracle_of(spec)] is not None,
         )
 
@@ -172,16 +223,55 @@ class RoundStarter:
         return labels.arrived_since(session, campaign.id, rounds.last_snapshot(session, campaign.id, states=states))
 
 
+def reserved_for_evaluation(session: Session, campaign: Campaign, spec: scheduler_pb2.CampaignSpec) -> int:
+    """Return how many labels of the budget evaluation still needs: training must not promise them to itself."""
+    if spec.evaluation_pool:  # whose items cost none
+        return 0
+    to_draw = spec.evaluation.items
+    if to_draw and drawn_items.is_drawn(session, campaign.id, DrawKind.EVALUATION):
+        to_draw = 0
+    return to_draw + len(drawn_items.evaluation_outstanding(session, campaign.id))
+
+
+def _is_idle(campaign: Campaign, spec: scheduler_pb2.CampaignSpec, last: Round | None, *, outstanding: int) -> bool:
+    """Whether the last round leaves nothing from which a label could come.
+
+    It was the campaign's last, and the budget was raised since; or what it handed out was withdrawn or given up; or it
+    found nothing to hand out.
+    """
+    if last is None or last.state != RoundState.FINISHED:
+        return False
+    if last.kind == RoundKind.FINAL:
+        return True
+    fills = spec.fill != scheduler_pb2.FILL_NONE
+    found_nothing = (
+        last.kind == RoundKind.MODEL and last.batch > 0 and fills and campaign.last_sequence == last.snapshot
+    )
+    return not outstanding and (last.picks > 0 or found_nothing)
+
+
+def _class_counts(spec: scheduler_pb2.CampaignSpec, labelled: Sequence[tuple[int, ...]]) -> list[int]:
+    counts = [0] * len(spec.classes)
+    for item in labelled:
+        for index in item:
+            counts[index] += 1
+    return counts
+
+
 def _examples(session: Session, campaign: Campaign) -> list[tuple[int, ...]]:
     found = labels.effective(session, campaign.id, purpose=LabelPurpose.TRAINING, until=campaign.last_sequence)
     return list(found.values())
+
+
+_WHY_COMPLETED = "its budget is spent, or its pool has nothing left to label"
+"""Of campaigns that ended before their reason was kept."""
 
 
 def require_active(campaign: Campaign) -> None:
     """Raise FailedPrecondition unless the campaign is active."""
     reasons = {
         CampaignState.PAUSED: "is paused: resume it first",
-        CampaignState.COMPLETED: "is completed: its budget is spent, or its pool has nothing left to label",
+        CampaignState.COMPLETED: f"is completed: {campaign.state_reason or _WHY_COMPLETED}",
         CampaignState.ARCHIVED: "is archived",
     }
     if campaign.state != CampaignState.ACTIVE:
@@ -189,9 +279,8 @@ def require_active(campaign: Campaign) -> None:
         raise FailedPrecondition(f"campaign {campaign.name!r} {reason}", field="campaign")
 
 
-def _next_number(session: Session, campaign: Campaign, kind: RoundKind) -> int:
+def _next_number(last: Round | None, kind: RoundKind) -> int:
     # Round 0 is the one without a model: where the caller brings the first labels, rounds count from 1.
-    last = rounds.last(session, campaign.id)
     if last is not None:
         return last.number + 1
     return 0 if kind == RoundKind.SEED else 1

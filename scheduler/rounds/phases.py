@@ -1,6 +1,7 @@
 """What a round does in each of its states."""
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from scheduler.domain.labels import why_alike
 from scheduler.domain.seeds import Purpose, derive_seed
@@ -10,10 +11,13 @@ from scheduler.domain.strategy_spec import FALLBACK, needs_model, strategy_to_as
 from scheduler.oracles.registry import OracleRegistry
 from scheduler.ports import Index, Learner
 from scheduler.rounds.evaluating import Evaluator
+from scheduler.rounds.holding_out import HeldOutDrawer, holds_out
 from scheduler.rounds.oracle_labelling import OracleLabelling
 from scheduler.rounds.recording import RoundJob, check_not_archived, recording
 from scheduler.rounds.seeding import Seeder
-from scheduler.storage import labels, tasks
+from scheduler.rounds.surveying import Surveyor
+from scheduler.rounds.testing_actively import ActiveTester
+from scheduler.storage import drawn_items, labels, tasks
 from scheduler.storage.store import Store
 from scheduler.storage.tasks import Pick
 from sealpool.errors import FailedPrecondition
@@ -31,8 +35,11 @@ class Phases:
         self._store = store
         self._learner = learner
         self._oracles = oracles
-        self._seeder = Seeder(store=store, index=index)
+        self._drawer = HeldOutDrawer(store=store, index=index, oracles=oracles)
+        self._seeder = Seeder(store=store, index=index, learner=learner)
         self._evaluator = Evaluator(store=store, learner=learner, oracles=oracles)
+        self._tester = ActiveTester(store=store, index=index, learner=learner, oracles=oracles)
+        self._surveyor = Surveyor(store=store, index=index, learner=learner)
         labelling = OracleLabelling(store=store, index=index, oracles=oracles)
         self.by_state: Mapping[RoundState, Phase] = {
             RoundState.TRAINING: self.train,
@@ -43,6 +50,7 @@ class Phases:
 
     def train(self, job: RoundJob) -> None:
         """Train on the whole labelled set of the snapshot."""
+        self._drawer.draw(job)
         header = learner_pb2.TrainHeader(
             campaign=job.campaign,
             round=job.number,
@@ -62,29 +70,45 @@ class Phases:
             record.move_to(RoundState.EVALUATING)
 
     def evaluate(self, job: RoundJob) -> None:
-        """Measure the model on the held-out labels there are; the last round ends with that."""
+        """Measure the model on the held-out labels there are, and survey it; the last round ends with that.
+
+        So does one whose survey ends the campaign: nothing is picked that nobody would label.
+        """
         answer = self._evaluator.evaluate(job)
+        tested = self._tester.test(job)
+        quality = None if answer is None else answer.quality
+        surveyed = self._surveyor.survey(job, quality, None if tested is None else tested.estimate)
         reach("scheduler.round.after_evaluate")
         with recording(self._store, job) as record:
             if answer is not None:
                 record.round.quality = answer.quality.SerializeToString()
                 record.add_seconds(scheduler_pb2.PhaseSeconds(evaluate=answer.seconds))
-            if job.kind == RoundKind.FINAL:
-                record.finish(is_last=True)
+            if surveyed is not None:
+                self._surveyor.record(record, surveyed)
+            why_stop = surveyed.survey.reason if surveyed is not None and job.spec.stopping.complete else ""
+            if tested is not None:
+                self._tester.record(job, record, tested.without_choice() if why_stop else tested)
+            if job.kind == RoundKind.FINAL or why_stop:
+                record.finish(is_last=True, reason=f"it has learnt enough: {why_stop}" if why_stop else "")
             else:
                 record.move_to(RoundState.SELECTING)
 
     def select(self, job: RoundJob) -> None:
         """Pick the batch and write it as tasks."""
-        answer = self._pick(job)
+        self._drawer.draw(job)
+        barred = self._barred(job)
+        answer = self._pick(job, barred)
         picks = [
             Pick(item_id=ItemId(item), score=score, origin=origin)
             for item, score, origin in zip(answer.ids, answer.scores, answer.origins, strict=True)
         ]
         reach("scheduler.round.after_select")
+        _check_picks(job, picks, frozenset(barred))
         with recording(self._store, job) as record:
             check_not_archived(record.campaign)
-            _check_picks(job, picks, tasks.rounds_of(record.session, job.campaign_id, [p.item_id for p in picks]))
+            # A stream may have asked about one of them meanwhile.
+            asked = tasks.rounds_of(record.session, job.campaign_id, [pick.item_id for pick in picks])
+            picks = [pick for pick in picks if pick.item_id not in asked]
             # Somebody may have labelled one of them, unasked, since the snapshot.
             labelled = labels.known_items(
                 record.session, job.campaign_id, [pick.item_id for pick in picks], purpose=LabelPurpose.TRAINING
@@ -110,9 +134,13 @@ class Phases:
 
     def _labelled(self, job: RoundJob) -> dict[ItemId, tuple[int, ...]]:
         with self._store.reading() as session:
-            return labels.effective(session, job.campaign_id, purpose=LabelPurpose.TRAINING, until=job.snapshot)
+            found = labels.effective(session, job.campaign_id, purpose=LabelPurpose.TRAINING, until=job.snapshot)
+            # An item may have been labelled for training, unasked, that is held out.
+            for item in drawn_items.held_out(session, job.campaign_id) if holds_out(job.spec) else ():
+                found.pop(item, None)
+        return found
 
-    def _pick(self, job: RoundJob) -> learner_pb2.SelectResponse:
+    def _pick(self, job: RoundJob, barred: Sequence[ItemId]) -> learner_pb2.SelectResponse:
         if job.batch == 0:
             return learner_pb2.SelectResponse()
         labelled = {} if job.kind == RoundKind.SEED else self._labelled(job)
@@ -124,7 +152,7 @@ class Phases:
         reason = ""
         if header.without_model:
             reason = f"labels of one class only: {why_alike(job.spec, labelled.values())}"
-        answer = self._select(job, header, labelled)
+        answer = self._select(job, header, labelled, barred)
         answer.strategy = answer.strategy or header.strategy.name
         answer.strategy_reason = answer.strategy_reason or reason
         return answer
@@ -143,18 +171,25 @@ class Phases:
         )
 
     def _select(
-        self, job: RoundJob, header: learner_pb2.SelectHeader, labelled: Mapping[ItemId, Sequence[int]]
+        self,
+        job: RoundJob,
+        header: learner_pb2.SelectHeader,
+        labelled: Mapping[ItemId, Sequence[int]],
+        barred: Sequence[ItemId],
     ) -> learner_pb2.SelectResponse:
         expanding = expanding_classes_of(job.spec)
         expand_from = [expanding is None or not expanding.isdisjoint(classes) for classes in labelled.values()]
-        excluded = [item for item in self._handed_out(job) if item not in labelled]
+        excluded = [item for item in barred if item not in labelled]
         return self._learner.select(
             header, list(labelled), expand_from, excluded, classes=[sorted(classes) for classes in labelled.values()]
         )
 
-    def _handed_out(self, job: RoundJob) -> list[ItemId]:
+    def _barred(self, job: RoundJob) -> list[ItemId]:
         with self._store.reading() as session:
-            return tasks.items_before(session, job.campaign_id, job.number)
+            # Of this round's number too: items of a stream, and made ones, that are asked about while it runs.
+            handed_out = tasks.items_before(session, job.campaign_id, job.number + 1)
+            held_out = drawn_items.held_out(session, job.campaign_id) if holds_out(job.spec) else []
+        return list(dict.fromkeys([*handed_out, *held_out]))
 
 
 def _do_without_model(header: learner_pb2.SelectHeader, spec: scheduler_pb2.CampaignSpec) -> None:
@@ -173,10 +208,10 @@ def _examples(labelled: Mapping[ItemId, Sequence[int]]) -> LabelledItems:
     return LabelledItems(ids=list(labelled), labels=list(labelled.values()))
 
 
-def _check_picks(job: RoundJob, picks: Sequence[Pick], handed_out: Mapping[ItemId, int]) -> None:
-    if handed_out:
-        item, number = next(iter(handed_out.items()))
-        raise FailedPrecondition(f"the learner picked {item!r}, which round {number} had handed out")
+def _check_picks(job: RoundJob, picks: Sequence[Pick], barred: AbstractSet[ItemId]) -> None:
+    wrong = next((pick.item_id for pick in picks if pick.item_id in barred), None)
+    if wrong is not None:
+        raise FailedPrecondition(f"the learner picked {wrong!r}, which had been handed out, or is held out")
     if len(picks) > job.batch or len({pick.item_id for pick in picks}) < len(picks):
         raise FailedPrecondition(
             f"the learner picked {len(picks):,} items, or one twice, where {job.batch:,} were asked"

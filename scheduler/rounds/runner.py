@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from scheduler.domain.states import FIRST_STATE
 from scheduler.rounds.phases import Phases
-from scheduler.rounds.recording import Overtaken, RoundJob, check_not_archived, recording, unfinished_job
+from scheduler.rounds.recording import Demoted, Overtaken, RoundJob, check_not_archived, recording, unfinished_job
 from scheduler.storage import campaigns
 from scheduler.storage.store import Store
 from sealpool.errors import Cancelled, DeadlineExceeded, ResourceExhausted, SealpoolError, Unavailable
@@ -36,10 +36,18 @@ class RoundRunner:
 
     After a permanent error the round is FAILED. After a transient one that outlasts the retry policy it stays where it
     is, with the error written down, and goes on when it is resumed.
+
+    Parameters
+    ----------
+    epoch
+        Says in which epoch this scheduler leads; None while it follows.
     """
 
-    def __init__(self, *, store: Store, phases: Phases, retry: RetryPolicy, log: Logger) -> None:
+    def __init__(
+        self, *, store: Store, phases: Phases, retry: RetryPolicy, epoch: Callable[[], int | None], log: Logger
+    ) -> None:
         self._store = store
+        self._epoch = epoch
         self._phases = phases
         self._retry = retry
         self._log = log
@@ -49,19 +57,24 @@ class RoundRunner:
         """Stop all rounds before their next phase. They go on when the service starts again."""
         self._stopping.set()
 
-    def resume(self, name: str) -> None:
-        """Run the campaign's unfinished round to its end; return at once if there is none.
+    def resume(self, name: str, *, epoch: int) -> None:
+        """Run the campaign's unfinished round to its end, in `epoch`; return at once if there is none.
 
         Raises
         ------
         Unavailable, DeadlineExceeded, ResourceExhausted, Cancelled
             The round waits to be resumed.
+        Demoted
+            This scheduler leads in this epoch no more; the round is another's.
         """
-        while (job := unfinished_job(self._store, name)) is not None:
+        while (job := unfinished_job(self._store, name, epoch=epoch)) is not None:
             if job.state == FIRST_STATE[job.kind]:
                 reach("scheduler.round.after_start")
             try:
                 self._run_phase(job)
+            except Demoted:
+                self._log.warning("round left to another scheduler", **_fields(job))
+                raise
             except Overtaken:
                 self._log.warning("round overtaken", campaign=name, round=job.number)
             except TRANSIENT as error:
@@ -77,6 +90,8 @@ class RoundRunner:
         while True:
             if self._stopping.is_set():
                 raise Unavailable("the scheduler is stopping; the round goes on when it is back")
+            if self._epoch() != job.epoch:
+                raise Demoted
             try:
                 self._attempt(job, phase)
             except TRANSIENT as error:

@@ -23,6 +23,11 @@ def get(session: Session, name: str) -> Campaign:
     return _one(session, select(Campaign), name)
 
 
+def exists(session: Session, name: str) -> bool:
+    """Whether a campaign has this name."""
+    return "\0" not in name and session.scalar(select(Campaign.id).where(Campaign.name == name)) is not None
+
+
 def lock(session: Session, name: str) -> Campaign:
     """Return a campaign with its row locked until the transaction ends, or raise NotFound.
 

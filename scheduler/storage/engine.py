@@ -30,7 +30,9 @@ def open_engine(url: str, *, connections: int) -> Engine:
         parsed = make_url(url)
         dialect = parsed.get_backend_name()
         if dialect == "postgresql":
-            return create_engine(parsed, pool_size=connections, max_overflow=0, pool_pre_ping=True)
+            engine = create_engine(parsed, pool_size=connections, max_overflow=0, pool_pre_ping=True)
+            event.listen(engine, "connect", _prepare_postgres)
+            return engine
     except ArgumentError as error:
         # Without the URL: it may hold a password.
         raise InvalidArgument("database_url", "cannot be read") from error
@@ -42,6 +44,22 @@ def open_engine(url: str, *, connections: int) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _prepare_postgres(connection: Any, _record: Any) -> None:
+    # The locks of a scheduler whose machine is gone, or frozen, must not hold up the one that takes over.
+    for option, value in _POSTGRES_OPTIONS.items():
+        connection.execute(f"SET {option} = {value}")
+    connection.commit()
+
+
+_POSTGRES_OPTIONS = {
+    "tcp_keepalives_idle": 3,
+    "tcp_keepalives_interval": 1,
+    "tcp_keepalives_count": 3,
+    "tcp_user_timeout": 6_000,
+    "idle_in_transaction_session_timeout": 60_000,
+}
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from typing import cast
 
-from sqlalchemy import ColumnElement, Select, distinct, exists, func, insert, select
+from sqlalchemy import ColumnElement, Select, Table, distinct, exists, func, insert, select
 from sqlalchemy.orm import Session, aliased
+from sqlalchemy.sql.dml import ReturningInsert
 
 from scheduler.domain.states import LabelPurpose
 from scheduler.storage.batches import in_batches
@@ -22,17 +25,10 @@ class NewLabel:
     round: int  # whose task it answers; 0 if unsolicited
     unsolicited: bool
     corrects: bool
+    purpose: LabelPurpose
 
 
-def append(
-    session: Session,
-    campaign: Campaign,
-    labels: Sequence[NewLabel],
-    *,
-    annotator: str,
-    purpose: LabelPurpose,
-    now: datetime,
-) -> None:
+def append(session: Session, campaign: Campaign, labels: Sequence[NewLabel], *, annotator: str, now: datetime) -> None:
     """Write labels in their order and move the campaign's last sequence and count. The campaign must be locked."""
     rows = [
         {
@@ -43,18 +39,21 @@ def append(
             "round": label.round,
             "unsolicited": label.unsolicited,
             "corrects": label.corrects,
-            "purpose": purpose,
+            "purpose": label.purpose,
             "committed_at": now,
         }
         for label in labels
     ]
     if not rows:
         return
-    session.execute(insert(Label), rows)
-    query = select(func.max(Label.sequence)).where(Label.campaign_id == campaign.id, Label.purpose == purpose)
-    campaign.last_sequence = max(campaign.last_sequence, session.scalars(query).one())
-    if purpose == LabelPurpose.TRAINING:
-        campaign.labelled += sum(not label.corrects for label in labels)
+    campaign.last_sequence = max(campaign.last_sequence, *session.scalars(_insert(), rows))
+    campaign.labelled += sum(not label.corrects and label.purpose is LabelPurpose.TRAINING for label in labels)
+
+
+@cache
+def _insert() -> ReturningInsert[int]:
+    # Of the table, not the class: the ORM's bulk insert would look at each row anew.
+    return insert(cast("Table", Label.__table__)).returning(Label.sequence, sort_by_parameter_order=True)
 
 
 def known_items(
@@ -82,10 +81,28 @@ def effective(
     return {ItemId(item): tuple(classes) for item, classes in session.execute(query.order_by(Label.sequence))}
 
 
+def effective_of(
+    session: Session, campaign_id: int, item_ids: Sequence[ItemId], *, purpose: LabelPurpose
+) -> dict[ItemId, tuple[int, ...]]:
+    """Return the effective labels of those of `item_ids` that have one."""
+    found: dict[ItemId, tuple[int, ...]] = {}
+    for some in in_batches(item_ids):
+        query = select(Label.item_id, Label.classes).where(_log(campaign_id, purpose), Label.item_id.in_(some))
+        found.update(
+            (ItemId(item), tuple(classes)) for item, classes in session.execute(query.order_by(Label.sequence))
+        )
+    return found
+
+
 def arrived_since(session: Session, campaign_id: int, sequence: int) -> int:
     """Return how many distinct items were labelled, or labelled anew, after `sequence`."""
     query = select(func.count(distinct(Label.item_id)))
     return session.scalar(query.where(_log(campaign_id, LabelPurpose.TRAINING), Label.sequence > sequence)) or 0
+
+
+def count_items(session: Session, campaign_id: int, *, purpose: LabelPurpose) -> int:
+    """Return how many distinct items have a label."""
+    return session.scalar(select(func.count(distinct(Label.item_id))).where(_log(campaign_id, purpose))) or 0
 
 
 def page(

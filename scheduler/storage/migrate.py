@@ -31,8 +31,10 @@ def migrate(store: Store) -> None:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
         config = alembic_config(connection)
-        _check_not_newer(connection, ScriptDirectory.from_config(config))
-        command.upgrade(config, "head")
+        scripts = ScriptDirectory.from_config(config)
+        _check_not_newer(connection, scripts)
+        if set(MigrationContext.configure(connection).get_current_heads()) != set(scripts.get_heads()):
+            command.upgrade(config, "head")
 
 
 def alembic_config(connection: Connection) -> Config:

@@ -84,6 +84,8 @@ class Round(Base):
     state: Mapped[str] = mapped_column(String(16))
     snapshot: Mapped[int] = mapped_column(BigInteger)
     batch: Mapped[int]  # items it may hand out
+    # CampaignSpec as the round began with it, where the campaign's has changed since.
+    spec: Mapped[bytes | None] = mapped_column(LargeBinary)
     labels: Mapped[int]
     picks: Mapped[int] = mapped_column(default=0)
     candidates: Mapped[bytes | None] = mapped_column(LargeBinary)  # CandidatePoolInfo
@@ -240,7 +242,7 @@ class StreamDecision(Base):
     campaign_id: Mapped[int] = mapped_column(Key, ForeignKey("campaigns.id"), primary_key=True)
     item_id: Mapped[str] = mapped_column(Text, primary_key=True)
     decision: Mapped[bytes] = mapped_column(LargeBinary)  # StreamDecision
-    decided_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    decided_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
 
 
 class SyntheticItem(Base):

@@ -13,7 +13,22 @@ from typing import Annotated
 
 import typer
 
-from sealpool.cli import campaigns, demo, embed, labels, pools, services, tokens, vocabulary
+from sealpool.cli import (
+    campaign_report,
+    campaigns,
+    demo,
+    embed,
+    export,
+    label_studio,
+    label_terminal,
+    labels,
+    pools,
+    rest,
+    services,
+    stream,
+    tokens,
+    vocabulary,
+)
 from sealpool.cli.output import fail, note
 from sealpool.cli.processes import ServiceDied
 from sealpool.errors import SealpoolError, Unavailable
@@ -41,6 +56,13 @@ app.add_typer(campaigns.app, name="campaign")
 app.add_typer(labels.tasks_app, name="tasks")
 app.add_typer(labels.labels_app, name="labels")
 app.add_typer(tokens.app, name="token")
+app.add_typer(stream.app, name="stream")
+app.command("synthesize")(stream.synthesize)
+app.add_typer(label_studio.app, name="labelstudio")
+campaigns.app.command("label-rest")(rest.label_rest)
+app.command("export")(export.export)
+app.command("label")(label_terminal.label)
+app.command("report")(campaign_report.report)
 app.command("embed")(embed.embed)
 app.command("strategies")(vocabulary.strategies)
 app.command("models")(vocabulary.models)

@@ -1,14 +1,13 @@
 """`sealpool campaign …`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sealpool.cli import export as exports
 from sealpool.cli.campaign_create import create
 from sealpool.cli.campaign_file import apply, to_yaml, validate
 from sealpool.cli.campaign_views import campaign_facts, campaigns_table, event_line, rounds_views
+from sealpool.cli.export import export
 from sealpool.cli.label_history import oracles
 from sealpool.cli.options import (
     SCHEDULER,
@@ -17,7 +16,7 @@ from sealpool.cli.options import (
     Scheduler,
     scheduler_client,
 )
-from sealpool.cli.output import answer_json, count, note, plain, say
+from sealpool.cli.output import answer_json, plain, say
 from sealpool.cli.rounds import run_rounds
 from sealpool.v1 import scheduler_pb2
 
@@ -26,6 +25,7 @@ app.command()(create)
 app.command()(validate)
 app.command()(apply)
 app.command()(oracles)
+app.command()(export)
 
 
 @app.command()
@@ -147,37 +147,3 @@ def _answer_change(campaign: scheduler_pb2.Campaign, as_json: bool) -> None:
         answer_json(plain(campaign))
     else:
         say(f"campaign {campaign.spec.name} is {plain(campaign)['state']}")
-
-
-@app.command()
-def export(
-    name: CampaignName,
-    *,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write. Default: stdout.")
-    ] = None,
-    kind: Annotated[
-        exports.Kind | None,
-        typer.Option("--format", help="Default: by the name of FILE; JSON Lines otherwise."),
-    ] = None,
-    history: Annotated[
-        bool, typer.Option("--history", help="Labels that were corrected since, too; in the order they came.")
-    ] = False,
-    held_out: Annotated[bool, typer.Option("--held-out", help="The labels for evaluation instead.")] = False,
-    scheduler: Scheduler = SCHEDULER,
-    as_json: AsJson = False,
-) -> None:
-    """Write the labels: id, labels (the classes), who labelled, when. `labels submit --file` reads such a file.
-
-    Example: `sealpool campaign export spam -o labels.csv`
-    """
-    if as_json and output is None:
-        raise typer.BadParameter("--json needs --output: without it, stdout holds the labels")
-    with scheduler_client(scheduler) as client:
-        purpose = scheduler_pb2.LABEL_PURPOSE_EVALUATION if held_out else scheduler_pb2.LABEL_PURPOSE_TRAINING
-        labels = client.list_labels(name, only_effective=not history, purpose=purpose)
-        written = exports.write_labels(labels, output, exports.kind_of(output, kind))
-    if as_json:
-        answer_json({"campaign": name, "labels": written, "file": str(output)})
-    elif output is not None:
-        note(f"{count(written)} labels of {name} in {output}")

@@ -187,6 +187,7 @@ Clusters = Annotated[
     ),
 ]
 
+
 def uncertainty_spec(told: Sequence[str] | None) -> common_pb2.UncertaintySpec | None:
     """Return what `--uncertainty` said, None if nothing; a word alone is the estimator."""
     pairs = [one if "=" in one else f"estimator={one}" for one in told or ()]

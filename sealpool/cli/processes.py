@@ -64,7 +64,10 @@ def plan_services(
     links = {
         "index_server": [],
         "learner": ["--index-server", address["index_server"]],
-        "scheduler": ["--index-server", address["index_server"], "--learner", address["learner"]],
+        "scheduler": [
+            *("--index-server", address["index_server"], "--learner", address["learner"]),
+            f"--http-listen={_http_address(ports['scheduler'])}",
+        ],
     }
     return [
         ServicePlan(
@@ -77,6 +80,12 @@ def plan_services(
         )
         for module in EXTRAS
     ]
+
+
+def _http_address(scheduler_port: int) -> str:
+    """Return where the scheduler's HTTP front listens: twenty above its own port; "", nowhere, with any free port."""
+    wanted = scheduler_port and find_spec("fastapi") and find_spec("uvicorn")
+    return f"127.0.0.1:{scheduler_port + 20}" if wanted else ""
 
 
 @contextlib.contextmanager

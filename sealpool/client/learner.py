@@ -22,13 +22,15 @@ _POOLING = {"mean": learner_pb2.POOLING_MEAN, "cls": learner_pb2.POOLING_CLS}
 class Predictions:
     """Class probabilities of some items.
 
-    `probabilities` (n, c) float32 has one column for each of `classes`. `ids` is empty where vectors were given.
+    `probabilities` (n, c) float32 has one column for each of `classes`. `ids` is empty where vectors were given, and
+    `pool_version` 0.
     """
 
     ids: Sequence[ItemId]
     probabilities: NDArray[np.float32]
     classes: Sequence[str]
     round: int
+    pool_version: int = 0
 
 
 class LearnerClient(Connection):
@@ -139,6 +141,7 @@ class LearnerClient(Connection):
                 probabilities=from_matrix(answer.probabilities, field="probabilities"),
                 classes=classes,
                 round=answer.round,
+                pool_version=answer.pool_version,
             )
 
     def embed(
@@ -188,6 +191,7 @@ class LearnerClient(Connection):
                 probabilities=from_matrix(answer.probabilities, field="probabilities"),
                 classes=header.classes,
                 round=header.round,
+                pool_version=answer.pool_version,
             )
 
     def propagate(
@@ -206,6 +210,7 @@ class LearnerClient(Connection):
                 probabilities=from_matrix(answer.probabilities, field="probabilities"),
                 classes=header.classes,
                 round=0,
+                pool_version=answer.pool_version,
             )
             yield predictions, from_matrix(answer.mass, field="mass").ravel()
 

@@ -1,44 +1,21 @@
-"""What is done around every call: a token, a permit, the error table, metrics, one log line."""
+"""Calls over gRPC: let in and ended as every call is, and told their errors by the one table."""
 
-import time
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from sealpool.errors import InternalError, InvalidArgument, PermissionDenied, SealpoolError
+from sealpool.errors import InvalidArgument, SealpoolError
 from sealpool.runtime.addresses import host_of
-from sealpool.runtime.admission import Admission, Gate, Refusal
-from sealpool.runtime.callers import TOKEN_OF_CALL
-from sealpool.runtime.logs import Logger
-from sealpool.runtime.metrics import CallMetrics
-from sealpool.runtime.stalls import StallWatch, Waiting
+from sealpool.runtime.admitted import AdmittedCall, CalledMethod, CallRules
+from sealpool.runtime.stalls import Waiting
 from sealpool.runtime.status import details_of, status_of, trailing_metadata_of
-from sealpool.runtime.tokens import Token
 
 _SHAPES = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CallRules:
-    """What all calls of a server share.
-
-    `gate` is None where no token is asked for. `by_address` tells clients without a token apart by where they are:
-    of no use on loopback, where all are at one place.
-    """
-
-    admission: Admission
-    gate: Gate | None
-    by_address: bool
-    stalls: StallWatch
-    metrics: CallMetrics
-    log: Logger
 
 
 class CallInterceptor(grpc.ServerInterceptor):
@@ -80,35 +57,29 @@ def _wrap(method: "_Method", handler: Handler) -> Handler:
     return make(run, None, handler.response_serializer)
 
 
-class _Method:
-    """One method with what is around it; its metrics are looked up once, which is a third of their cost."""
+class _Method(CalledMethod):
+    """One method of a gRPC service with what is around it."""
 
     def __init__(self, name: str, handler: Handler, rules: CallRules) -> None:
-        self.name = name
-        self.rules = rules
-        self.in_progress = rules.metrics.in_progress.labels(name)
-        self.seconds = rules.metrics.seconds.labels(name)
-        self.ok = rules.metrics.requests.labels(name, "OK")
+        super().__init__(name, rules)
         self._takes_stream = bool(handler.request_streaming)
         self._parse_message: Callable[[bytes], Any] = handler.request_deserializer or bytes
         self._behaviour: Any = next(filter(None, (getattr(handler, shape) for shape in _SHAPES)))
 
     def answer(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-        answer = None
-        with _Call(self, context) as call:
-            answer = self._behaviour(self._request(call, messages), context)
-        call.abort_if_failed()
-        return answer
+        try:
+            with _Call(self, context) as call:
+                return self._behaviour(self._request(call, messages), context)
+        except SealpoolError as error:
+            _abort(context, error)
 
     def answer_stream(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-        with _Call(self, context) as call:
-            answers = self._behaviour(self._request(call, messages), context)
-            yield from call.waiting.for_reader(answers)
-        call.abort_if_failed()
-
-    def count_end(self, code: str) -> None:
-        """Count a call that ended."""
-        (self.ok if code == "OK" else self.rules.metrics.requests.labels(self.name, code)).inc()
+        try:
+            with _Call(self, context) as call:
+                answers = self._behaviour(self._request(call, messages), context)
+                yield from call.waiting.for_reader(answers)
+        except SealpoolError as error:
+            _abort(context, error)
 
     def _request(self, call: "_Call", messages: Iterator[bytes]) -> Any:
         requests = map(self._parse, call.waiting.for_messages(messages))
@@ -128,91 +99,45 @@ class _Method:
             raise InvalidArgument("request", f"a message that is none of {self.name}'s") from error
 
 
-class _Call:
-    """One call: entering lets it in, leaving gives the permit back, counts and logs.
+class _Call(AdmittedCall):
+    """One call over gRPC, watched for a client that neither sends nor reads.
 
-    An error is kept and swallowed, so that `abort_if_failed` can end the call outside the block, where gRPC's own
-    exception for it is not taken for a fault of ours.
+    Errors are told outside the block, where gRPC's own exception for it is not taken for a fault of ours.
     """
 
-    __slots__ = ("_client", "_context", "_error", "_method", "_started", "_token", "waiting")
+    __slots__ = ("_stalls", "waiting")
 
     def __init__(self, method: _Method, context: grpc.ServicerContext) -> None:
-        self._method = method
-        self._context = context
-        self._error: SealpoolError | None = None
-        self._token: Token | None = None
-        self._client = ""
+        super().__init__(method, _Peer(context))
+        self._stalls = method.rules.stalls
         self.waiting = Waiting(method.name, context.cancel)
 
-    @property
-    def asks_first_message(self) -> bool:
-        """Whether a stream's first message says if the caller may make this call."""
-        return self._token is not None and not self._token.is_for_all_pools
-
-    def check_pools(self, request: Any) -> None:
-        """Raise PermissionDenied, and count it, unless the caller's token is for the request's pools."""
-        gate = self._method.rules.gate
-        if gate is None or self._token is None:
-            return
-        try:
-            gate.check_pools(self._method.name, self._token, request)
-        except PermissionDenied:
-            self._method.rules.metrics.refusals.labels("pool").inc()
-            raise
-
     def __enter__(self) -> "_Call":
-        refusal = self._admit()
-        if refusal is not None:
-            self._error = refusal.error
-            self._method.rules.metrics.refusals.labels(refusal.reason).inc()
-            self._method.count_end(status_of(refusal.error).name)
-            self.abort_if_failed()
-        self._method.in_progress.inc()
-        self._method.rules.stalls.add(self.waiting)
-        TOKEN_OF_CALL.set(self._token)
-        self._started = time.perf_counter()
+        super().__enter__()
+        self._stalls.add(self.waiting)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        elapsed_s = time.perf_counter() - self._started
-        method = self._method
-        method.rules.admission.give_back(self._client)
-        method.rules.stalls.discard(self.waiting)
-        method.in_progress.dec()
-        method.seconds.observe(elapsed_s)
-        code = self._settle(error)
-        method.count_end(code)
-        method.rules.log.debug("call ended", method=method.name, code=code, seconds=round(elapsed_s, 6))
-        return self._error is not None
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._stalls.discard(self.waiting)
+        super().__exit__(kind, error, trace)
 
-    def abort_if_failed(self) -> None:
-        """End the call with the status of the error that was kept, if there is one."""
-        if self._error is not None:
-            self._context.set_trailing_metadata(trailing_metadata_of(self._error))
-            self._context.abort(status_of(self._error), details_of(self._error))
 
-    def _admit(self) -> Refusal | None:
-        rules = self._method.rules
-        if rules.gate is not None:
-            found = rules.gate.identify(self._method.name, self._context.invocation_metadata())
-            if isinstance(found, Refusal):
-                return found
-            self._token = found
-            self._client = f"token {found.name}"
-        elif rules.by_address:
-            self._client = host_of(self._context.peer())
-        return rules.admission.take(self._client)
+class _Peer:
+    """Who calls over gRPC."""
 
-    def _settle(self, error: BaseException | None) -> str:
-        if error is None:
-            return "OK"
-        if isinstance(error, SealpoolError):
-            self._error = error
-        elif isinstance(error, GeneratorExit) or not self._context.is_active():
-            return "CANCELLED"  # the caller left: in the middle of our stream, or of its own
-        else:
-            fault = uuid.uuid4().hex[:12]
-            self._method.rules.log.error("call failed", method=self._method.name, fault=fault, exc_info=error)
-            self._error = InternalError(f"internal fault {fault}; the service's log has it under this id")
-        return status_of(self._error).name
+    __slots__ = ("_context", "is_active")
+
+    def __init__(self, context: grpc.ServicerContext) -> None:
+        self._context = context
+        self.is_active = context.is_active
+
+    def metadata(self) -> Any:
+        return self._context.invocation_metadata()
+
+    def host(self) -> str:
+        return host_of(self._context.peer())
+
+
+def _abort(context: grpc.ServicerContext, error: SealpoolError) -> None:
+    context.set_trailing_metadata(trailing_metadata_of(error))
+    context.abort(status_of(error), details_of(error))

@@ -21,8 +21,9 @@ from sealpool.errors import InvalidArgument
 from sealpool.runtime.access import Access, check_complete
 from sealpool.runtime.addresses import is_loopback
 from sealpool.runtime.admission import Admission, Gate
+from sealpool.runtime.admitted import CallRules
 from sealpool.runtime.aside import AsideInterceptor
-from sealpool.runtime.calls import CallInterceptor, CallRules
+from sealpool.runtime.calls import CallInterceptor
 from sealpool.runtime.logs import Logger
 from sealpool.runtime.metrics import CallMetrics
 from sealpool.runtime.settings import ServiceSettings
@@ -58,6 +59,11 @@ class ServiceServer:
     access
         What each method asks of a token. Where it is not given, the settings may name no tokens_file.
 
+    Attributes
+    ----------
+    rules
+        What each call goes through: permits, tokens and metrics. Another front of the same service shares them.
+
     Raises
     ------
     ValueError
@@ -85,7 +91,7 @@ class ServiceServer:
         self._admission = Admission(settings.max_concurrent_calls, max_calls_per_client=settings.calls_per_client)
         self._stalls = StallWatch(settings.stalled_call_s, log=log)
         self._aside = AsideInterceptor(log=log)
-        rules = CallRules(
+        self.rules = CallRules(
             admission=self._admission,
             gate=_gate(settings, access, log),
             by_address=not is_loopback(settings.listen),
@@ -95,12 +101,13 @@ class ServiceServer:
         )
         self.grpc_server = grpc.server(
             ThreadPoolExecutor(settings.max_concurrent_calls + _SPARE_THREADS, thread_name_prefix="call"),
-            interceptors=[CallInterceptor(rules, services=frozenset(self._names)), self._aside],
+            interceptors=[CallInterceptor(self.rules, services=frozenset(self._names)), self._aside],
             options=_channel_arguments(settings),
         )
         self._health = health.HealthServicer()
         self._drain_callbacks: list[Callable[[], None]] = []
         self._close_callbacks: list[Callable[[], None]] = []
+        self._serving = False
         self._stop_asked = threading.Event()
         self._stop_reasons: SimpleQueue[str] = SimpleQueue()
         self._stopping = threading.Lock()
@@ -108,6 +115,11 @@ class ServiceServer:
         self._metrics_server: tuple[WSGIServer, threading.Thread] | None = None
         self.address = ""
         self.metrics_address = ""
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether health says SERVING."""
+        return self._serving and not self._stop_asked.is_set()
 
     def on_drain(self, callback: Callable[[], None]) -> None:
         """Call `callback` when stopping begins, before calls under way have ended."""
@@ -146,6 +158,7 @@ class ServiceServer:
     def set_serving(self) -> None:
         """Say SERVING to health checks."""
         if not self._stop_asked.is_set():
+            self._serving = True
             self._set_health(health_pb2.HealthCheckResponse.SERVING)
             self._log.info("serving", address=self.address)
 

@@ -112,11 +112,15 @@ class ServiceSettings(BaseSettings):
             raise ValueError("tls_certificate and tls_key go together")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca needs tls_certificate and tls_key")
-        if not (self.insecure or self.tls_certificate or self.tokens_file or is_loopback(self.listen)):
-            raise ValueError(
-                f"listen={self.listen} is beyond loopback: give tls_certificate and tls_key, tokens_file, or insecure"
-            )
+        self.check_exposed("listen", self.listen)
         return self
+
+    def check_exposed(self, setting: str, address: str) -> None:
+        """Raise ValueError, naming the setting, for an address beyond loopback that nothing guards."""
+        if not (self.insecure or self.tls_certificate or self.tokens_file or is_loopback(address)):
+            raise ValueError(
+                f"{setting}={address} is beyond loopback: give tls_certificate and tls_key, tokens_file, or insecure"
+            )
 
     @property
     def calls_per_client(self) -> int:

@@ -22,6 +22,13 @@ class FakeUpdate:
     pool_version: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class FakeNeighbours:
+    counts: NDArray[np.int64]
+    ids: list[ItemId]
+    scores: NDArray[np.float32]
+
+
 @dataclass
 class _Campaign:
     policy: str
@@ -111,6 +118,27 @@ class FakeIndex:
         ids = list(self.vectors)
         for start in range(0, len(ids), 7):
             yield self._items(ids[start : start + 7], vectors=vectors, payloads=payloads)
+
+    def search(self, pool: str, *, k: int, ids: Sequence[str] | None = None) -> FakeNeighbours:
+        """Search by cosine similarity."""
+        self._check_name(pool)
+        self.calls.append(("search", tuple(ids or ())))
+        missing = [i for i in ids or () if i not in self.vectors]
+        if missing:
+            raise NotFound("item", *missing, field="ids")
+        everything = list(self.vectors)
+        matrix = np.stack(list(self.vectors.values()))
+        units = matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-30)
+        found: list[ItemId] = []
+        scores: list[float] = []
+        for item_id in ids or ():
+            own = everything.index(ItemId(item_id))
+            similar = units @ units[own]
+            order = [row for row in np.argsort(-similar, kind="stable").tolist() if row != own][:k]
+            found += [everything[row] for row in order]
+            scores += similar[order].tolist()
+        counts = np.full(len(ids or ()), min(k, len(everything) - 1), np.int64)
+        return FakeNeighbours(counts=counts, ids=found, scores=np.array(scores, np.float32))
 
     def sample_items(
         self, pool: str, count: int, *, seed: int, campaign: str = "", exclude: Sequence[str] = ()

@@ -33,7 +33,7 @@ class ServiceProcess:
         self.log = folder / f"{module}.log"
         self._command = [
             *(sys.executable, "-m", module, "--listen", self.address, "--metrics-listen", self.metrics_address),
-            *("--data-dir", str(folder / module), *flags),
+            *("--data-dir", str(folder / module), *(("--http-listen=",) if module == "scheduler" else ()), *flags),
         ]
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -15,6 +15,7 @@ _TIME = sa.DateTime(timezone=True)
 def upgrade() -> None:
     op.add_column("campaigns", sa.Column("evaluation_labelled", sa.Integer, nullable=False, server_default="0"))
     op.add_column("campaigns", sa.Column("state_reason", sa.Text, nullable=False, server_default=""))
+    op.add_column("rounds", sa.Column("spec", sa.LargeBinary))
     op.add_column("rounds", sa.Column("class_counts", sa.JSON, nullable=False, server_default="[]"))
     op.add_column("rounds", sa.Column("survey", sa.LargeBinary))
     op.add_column("rounds", sa.Column("survey_classes", sa.LargeBinary))
@@ -186,6 +187,7 @@ def _create_streams() -> None:
         sa.PrimaryKeyConstraint("campaign_id", "item_id", name="pk_stream_decisions"),
         sa.ForeignKeyConstraint(["campaign_id"], ["campaigns.id"], name="fk_stream_decisions_campaign_id_campaigns"),
     )
+    op.create_index("ix_stream_decisions_decided_at", "stream_decisions", ["decided_at"])
     op.create_table(
         "synthetic_items",
         sa.Column("campaign_id", _KEY, nullable=False),

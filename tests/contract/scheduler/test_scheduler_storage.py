@@ -13,10 +13,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from scheduler import messages
+from scheduler.domain.answers import Answer
 from scheduler.domain.states import LabelPurpose, RoundKind, RoundState
-from scheduler.labelling import Committed, commit_labels
+from scheduler.labelling import Committed, commit_answers
 from scheduler.service.once import Once
-from scheduler.storage import campaigns, events, labels, requests, rounds, tasks
+from scheduler.storage import campaigns, events, labels, leases, requests, rounds, tasks
 from scheduler.storage.engine import open_engine
 from scheduler.storage.migrate import alembic_config, migrate
 from scheduler.storage.models import Base, Campaign, Round
@@ -30,7 +31,9 @@ from tests.unit.scheduler.world import make_spec
 
 def add_campaign(store: Store, name: str = "c", budget: int = 1000) -> Campaign:
     with store.writing() as session:
-        return campaigns.add(session, make_spec(name=name, budget=budget), now=store.clock.now())
+        return campaigns.add(
+            session, make_spec(name=name, budget=budget, evaluation_pool="held-out"), now=store.clock.now()
+        )
 
 
 def add_round(session: Session, campaign: Campaign, number: int, picks: Sequence[str], snapshot: int = 0) -> Round:
@@ -56,10 +59,10 @@ def submit(
 ) -> Committed:
     with store.writing() as session:
         campaign = campaigns.lock(session, name)
-        return commit_labels(
+        return commit_answers(
             session,
             campaign,
-            {ItemId(item): (label,) for item, label in given.items()},
+            [Answer(item_id=ItemId(item), classes=(label,)) for item, label in given.items()],
             annotator="ann",
             purpose=purpose,
             now=store.clock.now(),
@@ -216,7 +219,7 @@ def test_tasks_are_leased_newest_round_first_and_most_wanted_first(store: Store,
 
     def lease(count: int) -> list[str]:
         with store.writing() as session:
-            leased = tasks.lease(session, campaign.id, annotator="x", count=count, now=clock.now(), lease_s=60)
+            leased = leases.lease(session, campaign.id, annotator="x", count=count, now=clock.now(), lease_s=60)
             return [task.item_id for task in leased]
 
     assert lease(3) == ["c", "d", "a"]
@@ -245,7 +248,7 @@ def test_no_item_is_leased_to_two_annotators_that_ask_at_once(store: Store) -> N
         for _ in range(10):
             with store.writing() as session:
                 now = store.clock.now()
-                leased = tasks.lease(session, campaign.id, annotator=str(name), count=2, now=now, lease_s=60)
+                leased = leases.lease(session, campaign.id, annotator=str(name), count=2, now=now, lease_s=60)
                 mine += [task.item_id for task in leased]
         return mine
 
@@ -271,10 +274,10 @@ def test_a_snapshot_never_misses_a_label_that_commits_later_with_a_smaller_seque
     def slow_submit() -> None:
         with store.writing() as session:
             locked = campaigns.lock(session, "c")
-            commit_labels(
+            commit_answers(
                 session,
                 locked,
-                {ItemId("slow"): (0,)},
+                [Answer(item_id=ItemId("slow"), classes=(0,))],
                 annotator="ann",
                 purpose=LabelPurpose.TRAINING,
                 now=store.clock.now(),
@@ -325,8 +328,13 @@ def test_requests_with_one_id_at_once_take_effect_once(store: Store) -> None:
 
     def effect(session: Session) -> scheduler_pb2.SubmitLabelsResponse:
         locked = campaigns.lock(session, "c")
-        done = commit_labels(
-            session, locked, {ItemId("x"): (0,)}, annotator="a", purpose=LabelPurpose.TRAINING, now=store.clock.now()
+        done = commit_answers(
+            session,
+            locked,
+            [Answer(item_id=ItemId("x"), classes=(0,))],
+            annotator="a",
+            purpose=LabelPurpose.TRAINING,
+            now=store.clock.now(),
         )
         return scheduler_pb2.SubmitLabelsResponse(accepted=done.accepted, corrections=done.corrections)
 

@@ -1,10 +1,13 @@
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.contract.scheduler.postgres import fresh_database, running_postgres
+from tests.integration.scheduler.model_campaigns import truth
+from tests.support.language_model import KEY, LanguageModelServer
 from tests.unit.scheduler.world import World
 
 
@@ -32,3 +35,23 @@ def world(make_world: Callable[..., World]) -> World:
 def postgres_url() -> Iterator[str]:
     with running_postgres() as server:
         yield fresh_database(server, "integration")
+
+
+@pytest.fixture
+def model() -> Iterator[LanguageModelServer]:
+    with LanguageModelServer(truth) as running:
+        yield running
+
+
+@pytest.fixture
+def make_with_model(
+    make_world: Callable[..., World], model: LanguageModelServer, tmp_path: Path
+) -> Callable[..., World]:
+    def of(world: Mapping[str, Any] = {}, **endpoint: Any) -> World:
+        (tmp_path / "key").write_text(KEY)
+        told = {"base_url": model.url, "api_key_file": "key", "max_attempts": 1, "max_concurrency": 1, **endpoint}
+        path = tmp_path / "endpoints.yaml"
+        path.write_text(json.dumps({"default": told}))
+        return make_world(llm_endpoints=path, **world)
+
+    return of

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from scheduler.domain.answers import Answer
 from scheduler.domain.states import LabelPurpose
-from scheduler.labelling import commit_labels
+from scheduler.labelling import commit_answers
 from scheduler.storage import campaigns
 from sealpool.errors import DeadlineExceeded, FailedPrecondition, InternalError, NotFound, Unavailable
 from sealpool.types import ItemId, Payload
@@ -202,7 +203,7 @@ def test_a_learner_that_picks_what_was_handed_out_fails_the_round(world: World) 
         return answer
 
     world.learner.select = repeat  # type: ignore[method-assign]
-    with pytest.raises(FailedPrecondition, match="round 0 had handed out"):
+    with pytest.raises(FailedPrecondition, match="had been handed out"):
         world.client.run_round("c")
 
 
@@ -237,10 +238,13 @@ def test_labels_given_while_the_data_set_oracle_is_asked_stand_and_its_own_keep_
         # The round has the oracle's answer before this commits, and cannot write it down until then.
         with world.scheduler.store.writing() as session:
             release()
-            commit_labels(
+            commit_answers(
                 session,
                 campaigns.lock(session, "c"),
-                {asked: (0 if world.truth(asked) == "b" else 1,), **dict.fromkeys(free, (0,))},
+                [
+                    Answer(item_id=asked, classes=(0 if world.truth(asked) == "b" else 1,)),
+                    *(Answer(item_id=item, classes=(0,)) for item in free),
+                ],
                 annotator="ann",
                 purpose=LabelPurpose.TRAINING,
                 now=world.clock.now(),

@@ -5,8 +5,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from scheduler.domain.answers import Answer
 from scheduler.domain.states import LabelPurpose
-from scheduler.labelling import commit_labels
+from scheduler.labelling import commit_answers
 from scheduler.storage import campaigns, labels
 from scheduler.storage.engine import open_engine
 from scheduler.storage.migrate import migrate
@@ -27,7 +28,9 @@ def test_the_effective_labels_are_the_last_of_each_item(tmp_path: Path, calls: l
     migrate(store)
     with store.writing() as session:
         name = f"c{len(campaigns.all_by_name(session, include_archived=True))}"
-        campaign = campaigns.add(session, make_spec(name=name, budget=100), now=store.clock.now())
+        campaign = campaigns.add(
+            session, make_spec(name=name, budget=100, evaluation_pool="held-out"), now=store.clock.now()
+        )
     expected: dict[LabelPurpose, dict[ItemId, tuple[int, ...]]] = {
         LabelPurpose.TRAINING: {},
         LabelPurpose.EVALUATION: {},
@@ -36,7 +39,8 @@ def test_the_effective_labels_are_the_last_of_each_item(tmp_path: Path, calls: l
     for purpose, given_labels in calls:
         with store.writing() as session:
             locked = campaigns.lock(session, name)
-            done = commit_labels(session, locked, given_labels, annotator="x", purpose=purpose, now=store.clock.now())
+            answers = [Answer(item_id=item, classes=classes) for item, classes in given_labels.items()]
+            done = commit_answers(session, locked, answers, annotator="x", purpose=purpose, now=store.clock.now())
         assert done.corrections == len(expected[purpose].keys() & given_labels.keys())
         expected[purpose].update(given_labels)
         history.append((locked.last_sequence, {kind: dict(known) for kind, known in expected.items()}))

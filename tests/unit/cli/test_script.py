@@ -9,7 +9,8 @@ import pytest
 COMMANDS = [
     "", "up", "demo", "pool", "pool create", "pool ingest", "pool show", "pool list", "pool delete", "campaign",
     "campaign create", "campaign run", "campaign show", "campaign list", "campaign watch", "campaign pause",
-    "campaign resume", "campaign archive", "campaign export", "tasks", "tasks next", "labels", "labels submit",
+    "campaign resume", "campaign archive", "campaign export", "campaign label-rest", "export", "report",
+    "tasks", "tasks next", "labels", "labels submit",
     "token", "token create", "token list", "token revoke",
 ]  # fmt: skip
 

@@ -85,6 +85,8 @@ class FakeIndex:
         """Of items that were upserted with one; every other item has `vector_of` its id."""
         self.dimensions: dict[str, int] = {}
         """Of pools that differ from the others' 4."""
+        self.versions: dict[str, int] = {}
+        """Of pools that differ from the others' 7."""
         self.dropped: list[tuple[str, str]] = []
         self.troubles = Troubles()
 
@@ -100,7 +102,7 @@ class FakeIndex:
         self.troubles.meet("get_pool")
         return index_pb2.Pool(
             spec=index_pb2.PoolSpec(name=name, dimension=self.dimensions.get(name, 4)),
-            version=7,
+            version=self.versions.get(name, 7),
             size=len(self._pool(name)),
         )
 

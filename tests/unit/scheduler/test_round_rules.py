@@ -67,9 +67,16 @@ def facts(**changes: Any) -> Facts:
         ({"why_untrainable": "one class", "spec": K_CENTER, "labelled": 17}, RoundKind.WITHOUT_MODEL, 3),
         ({"spec": K_CENTER}, RoundKind.MODEL, 5),
         ({"batch": 2}, RoundKind.MODEL, 2),
+        ({"why_untrainable": "one class", "labelled": 20, "oracle_is_automatic": True}, RoundKind.WITHOUT_MODEL, 0),
+        ({"evaluation_labelled": 14}, RoundKind.FINAL, 0),
+        ({"arrived": 0, "labelled": 12, "evaluation_labelled": 8}, RoundKind.FINAL, 0),
+        ({"evaluation_labelled": 4, "reserved": 7}, RoundKind.MODEL, 3),
+        ({"reserved": 14}, RoundKind.MODEL, 0),
+        ({"labelled": 0, "arrived": 0, "seeded": False, "reserved": 16}, RoundKind.SEED, 4),
+        ({"arrived": 0, "idle": True}, RoundKind.MODEL, 5),
         ({"batch": 2, "oracle_is_automatic": True, "why_untrainable": "one class"}, RoundKind.WITHOUT_MODEL, 2),
         (
-            {"arrived": 0, "outstanding": 6, "oracle_is_automatic": True, "why_untrainable": "none"},
+            {"arrived": 0, "outstanding": 6, "for_oracle": 6, "oracle_is_automatic": True, "why_untrainable": "none"},
             RoundKind.WITHOUT_MODEL,
             5,
         ),
@@ -90,10 +97,15 @@ def test_the_next_round_follows_from_the_facts(changes: dict[str, Any], kind: Ro
             "with the 6 labels they take up the budget of 20; label them",
         ),
         ({"arrived": 0, "outstanding": 11}, "they take all but 3 of the budget of 20"),
+        (
+            {"arrived": 0, "outstanding": 4, "reserved": 10, "idle": True},
+            "4 tasks are handed out and not labelled, and 10 labels are kept for evaluation: with the 6 labels they "
+            "take up the budget of 20; label them",
+        ),
         ({"arrived": 0, "oracle_is_automatic": True}, "no label has arrived"),
         ({"why_untrainable": "one class"}, "cannot train a model: one class"),
         ({"why_untrainable": "one class", "spec": K_CENTER, "labelled": 18, "outstanding": 2}, "cannot train a model"),
-        ({"why_untrainable": "one class", "labelled": 20, "oracle_is_automatic": True}, "cannot train a model"),
+        ({"why_untrainable": "one class", "labelled": 20}, "cannot train a model"),
     ],
 )
 def test_where_there_is_nothing_to_do_the_message_says_why(changes: dict[str, Any], message: str) -> None:
@@ -102,14 +114,22 @@ def test_where_there_is_nothing_to_do_the_message_says_why(changes: dict[str, An
 
 
 @pytest.mark.parametrize(
-    ("after_labels", "arrived", "labelled", "fires"),
-    [(0, 9, 9, False), (5, 4, 9, False), (5, 5, 9, True), (5, 2, 20, True), (5, 0, 20, False)],
+    ("after_labels", "arrived", "spent", "idle", "fires"),
+    [
+        (0, 9, 20, True, False),
+        (5, 4, 9, False, False),
+        (5, 5, 9, False, True),
+        (5, 2, 20, False, True),
+        (5, 0, 20, False, True),
+        (5, 0, 9, True, True),
+        (5, 4, 9, True, False),
+    ],
 )
-def test_the_label_rule_fires_when_enough_arrived_or_the_budget_is_spent(
-    after_labels: int, arrived: int, labelled: int, fires: bool
+def test_the_label_rule_fires_when_enough_arrived_or_no_more_will(
+    after_labels: int, arrived: int, spent: int, idle: bool, fires: bool
 ) -> None:
     spec = make_spec(rule=scheduler_pb2.RoundRule(after_labels=after_labels))
-    assert rule_fires(spec, arrived=arrived, labelled=labelled) is fires
+    assert rule_fires(spec, arrived=arrived, spent=spent, idle=idle) is fires
 
 
 def test_seeds_are_the_same_for_ever_and_differ_by_round_and_purpose() -> None:

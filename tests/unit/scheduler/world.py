@@ -1,13 +1,18 @@
 """A scheduler over the fakes, served on loopback."""
 
 import io
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from scheduler.app import Scheduler, serve
 from scheduler.settings import SchedulerSettings
+from scheduler.storage.engine import open_engine
+from scheduler.storage.migrate import migrate
+from scheduler.storage.store import Store
 from sealpool.client import ClientOptions, SchedulerClient
 from sealpool.runtime.logs import make_logger
 from sealpool.v1 import common_pb2, scheduler_pb2
@@ -29,34 +34,61 @@ def make_spec(**changes: Any) -> scheduler_pb2.CampaignSpec:
     return scheduler_pb2.CampaignSpec(**{**fields, **changes})
 
 
+@cache
+def migrated_database() -> bytes:
+    """Return an empty SQLite database with the tables of this version: making them anew takes most of a start."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "scheduler.db"
+        store = Store(open_engine(f"sqlite:///{path}", connections=2), clock=FakeClock())
+        migrate(store)
+        store.close()
+        return path.read_bytes()
+
+
 DATASET = scheduler_pb2.OracleSpec(name="dataset")
 
 
 class World:
-    """A scheduler, its client, and the fakes behind it. `restart` begins a new one on the same database."""
+    """A scheduler, its client, and the fakes behind it. `restart` begins a new one on the same database.
 
-    def __init__(self, data_dir: Path, **settings: Any) -> None:
-        self.index = FakeIndex()
-        self.index.add_pool("pool", 60)
-        self.index.add_pool("held-out", 12)
-        self.learner = FakeLearner(self.index)
+    With `beside`, another world, it stands before the same fakes.
+    """
+
+    def __init__(self, data_dir: Path, *, beside: "World | None" = None, **settings: Any) -> None:
+        self.index = FakeIndex() if beside is None else beside.index
+        if beside is None:
+            self.index.add_pool("pool", 60)
+            self.index.add_pool("held-out", 12)
+        self.learner = FakeLearner(self.index) if beside is None else beside.learner
         self.clock = FakeClock()
         self.settings = SchedulerSettings(
             listen="127.0.0.1:0",
             data_dir=data_dir,
             log_level="debug",
-            **{"metrics_listen": "", "retry_for_s": 0, "resume_every_s": 3600, "grace_s": 1, **settings},
+            **{
+                "metrics_listen": "",
+                "http_listen": "",
+                "retry_for_s": 0,
+                "resume_every_s": 3600,
+                "grace_s": 1,
+                **settings,
+            },
         )
         self.log = io.StringIO()
         self._start()
 
     def _start(self) -> None:
+        database = self.settings.data_dir / "scheduler.db"
+        if not database.exists() and not self.settings.database_url.get_secret_value():
+            database.parent.mkdir(parents=True, exist_ok=True)
+            database.write_bytes(migrated_database())
         log = make_logger(self.settings, "scheduler", stream=self.log)
         self.scheduler = Scheduler(
             self.settings,
             index=self.index,
             learner=self.learner,
             callers_index=self.index,
+            callers_learner=self.learner,
             clock=self.clock,
             log=log,
         )

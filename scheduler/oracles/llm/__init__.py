@@ -1,0 +1,1 @@
+"""Language models: asked over any OpenAI-compatible endpoint, checked, paced, and never paid twice for one question."""

@@ -1,0 +1,82 @@
+"""What is exported of language models."""
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from scheduler.domain.llm_spec import annotator_of
+from scheduler.domain.spec import oracle_of
+from scheduler.storage import campaigns, llm_answers
+from scheduler.storage.store import Store
+from sealpool.errors import Unavailable
+
+_PREFIX = "sealpool_scheduler_llm"
+
+
+class LlmMetrics:
+    """Counters of requests, by endpoint. They belong to no registry until `register`."""
+
+    def __init__(self) -> None:
+        self.requests = Counter(
+            f"{_PREFIX}_requests",
+            "Requests to a language model, by outcome: answered, limited, server_error, timeout, connection, garbage, "
+            "refused, error.",
+            ["endpoint", "outcome"],
+            registry=None,
+        )
+        self.retries = Counter(f"{_PREFIX}_retries", "Requests sent again.", ["endpoint"], registry=None)
+        self.tokens = Counter(
+            f"{_PREFIX}_tokens", "Tokens of questions (in) and answers (out).", ["endpoint", "direction"], registry=None
+        )
+        self.cost = Counter(
+            f"{_PREFIX}_cost", "Money, in the unit of the endpoint's prices.", ["endpoint"], registry=None
+        )
+        self.in_flight = Gauge(f"{_PREFIX}_in_flight_requests", "Requests under way.", ["endpoint"], registry=None)
+
+    def register(self, registry: CollectorRegistry, store: Store) -> None:
+        """Export everything, and each campaign's error rate as the audit has it."""
+        for metric in vars(self).values():
+            registry.register(metric)
+        registry.register(_ErrorRates(store))
+
+
+class _ErrorRates(Collector):
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """Return the families without samples, so that registering asks nothing of the database."""
+        return self._families()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Read the samples; none while the database is away."""
+        rate, audited = self._families()
+        try:
+            with self._store.reading() as session:
+                for row in campaigns.all_by_name(session, include_archived=False):
+                    spec = campaigns.spec_of(row)
+                    if oracle_of(spec) != "llm":
+                        continue
+                    looked_at, errors = llm_answers.audit(session, row.id, annotator=annotator_of(spec.oracle.llm))
+                    audited.add_metric([row.name], looked_at)
+                    if looked_at:
+                        rate.add_metric([row.name], errors / looked_at)
+        except Unavailable:
+            return
+        yield rate
+        yield audited
+
+    @staticmethod
+    def _families() -> list[GaugeMetricFamily]:
+        return [
+            GaugeMetricFamily(
+                f"{_PREFIX}_error_rate_ratio",
+                "Share of the audited items that people label otherwise than the language model.",
+                labels=["campaign"],
+            ),
+            GaugeMetricFamily(
+                f"{_PREFIX}_audited_items", "Items that people labelled beside the model.", labels=["campaign"]
+            ),
+        ]

@@ -1,0 +1,1 @@
+"""What became of a campaign, on one page that needs no network."""

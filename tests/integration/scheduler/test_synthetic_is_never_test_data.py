@@ -1,0 +1,27 @@
+"""What is measured on a draw never has an item in it that was made."""
+
+import numpy as np
+
+from scheduler.synthesis.origin import is_made
+from sealpool.types import ItemId, Items, Payload
+from sealpool.v1 import scheduler_pb2 as pb
+from tests.unit.scheduler.fakes import vector_of
+from tests.unit.scheduler.world import World, make_spec
+
+
+def fill_with_made(world: World) -> None:
+    made = [ItemId(f"synthetic:{number}") for number in range(200)]
+    vectors = np.stack([vector_of(item) for item in made])
+    payloads = [Payload(text="made", metadata={"labels": "a"})] * len(made)
+    world.index.upsert("pool", Items(ids=made, vectors=vectors, payloads=payloads))
+
+
+def test_held_out_items_and_audits_are_real(world: World) -> None:
+    fill_with_made(world)
+    world.client.create_campaign(make_spec(budget=60, evaluation=pb.EvaluationSpec(items=20)))
+    world.client.run_round("c")
+    world.client.draw_audit("c", 15)
+    tasks = world.client.lease_tasks("c", annotator="x", max_tasks=100).tasks
+    measured = [task.item_id for task in tasks if task.purpose != pb.LABEL_PURPOSE_TRAINING]
+    assert len(measured) == 35
+    assert not any(is_made(item) for item in measured)
