@@ -15,6 +15,7 @@ from index_server.settings import IndexServerSettings
 from learner.metrics import LearnerMetrics, SizeCollector
 from learner.settings import LearnerSettings
 from scheduler.metrics import CampaignCollector
+from scheduler.oracles.llm.metrics import ErrorRates, LlmMetrics
 from scheduler.settings import SchedulerSettings
 from scheduler.storage.store import Store
 from sealpool.cli.vocabulary import model_options, needs_words, tasks_words
@@ -90,7 +91,9 @@ def _metrics_table(service: str) -> Iterator[str]:
         instruments.append(LearnerMetrics(registry))  # type: ignore[arg-type]
         own = list(SizeCollector(candidates=dict, memory=dict, gpu=dict, waiting=int).collect())
     else:
-        own = list(CampaignCollector(Store.__new__(Store)).describe())
+        instruments.append(LlmMetrics())  # type: ignore[arg-type]
+        store = Store.__new__(Store)
+        own = [*CampaignCollector(store).describe(), *ErrorRates(store).describe()]
     shared = [family for instrument in instruments for family in _families(instrument)]
     for name, kind, labels, text in [*shared, *((m.name, m.type, _labels(m), m.documentation) for m in own)]:
         scraped = f"{name}_total" if kind == "counter" else name

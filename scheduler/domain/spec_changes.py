@@ -14,6 +14,7 @@ MUTABLE = frozenset(
         "batch_size",
         "budget",
         "evaluation.test_points",
+        "exclude_synthetic",
         "exploration",
         "fill",
         "lease_seconds",

@@ -20,6 +20,7 @@ from scheduler.rounds.testing_actively import ActiveTester
 from scheduler.storage import drawn_items, labels, tasks
 from scheduler.storage.store import Store
 from scheduler.storage.tasks import Pick
+from scheduler.synthesis.origin import is_made
 from sealpool.errors import FailedPrecondition
 from sealpool.failpoint import reach
 from sealpool.types import ItemId, LabelledItems
@@ -60,7 +61,10 @@ class Phases:
             model=job.spec.model,
             seed=derive_seed(job.spec.seed, job.number, Purpose.TRAIN),
         )
-        result = self._learner.train(header, _examples(self._labelled(job)))
+        labelled = self._labelled(job)
+        if job.spec.exclude_synthetic:
+            labelled = {item: classes for item, classes in labelled.items() if not is_made(item)}
+        result = self._learner.train(header, _examples(labelled))
         reach("scheduler.round.after_train")
         with recording(self._store, job) as record:
             record.round.labels = result.examples

@@ -21,6 +21,7 @@ from sealpool.cli.labelling_options import (
     Annotation,
     Define,
     Evaluation,
+    ExcludeSynthetic,
     Llm,
     OpenRounds,
     OtherClass,
@@ -192,6 +193,7 @@ def create(
         str, typer.Option(help='Run a round by the clock, UTC: "0 6 * * 1-5".', rich_help_panel=_ROUNDS)
     ] = "",
     open_rounds: OpenRounds = 0,
+    exclude_synthetic: ExcludeSynthetic = False,
     oracle: Annotated[
         Oracle,
         typer.Option(
@@ -306,6 +308,7 @@ def create(
         evaluation=evaluation_spec(evaluation),
         stopping=stopping_spec(stopping),
         stream=stream_spec(stream),
+        exclude_synthetic=exclude_synthetic,
     )
     with scheduler_client(scheduler) as client:
         try:

@@ -39,7 +39,7 @@ def report(
 
     Example: `sealpool report spam -o spam.html`
     """
-    need("jinja2", extra="demo")
+    need("jinja2", extra="cli")
     path = out or Path(f"{name}.html")
     with scheduler_client(scheduler) as campaigns, index_client(index) as pools:
         material = read_material(name, campaigns, pools)

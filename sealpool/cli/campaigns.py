@@ -44,19 +44,21 @@ def run(
 ) -> None:
     """Run rounds now, whatever the campaign's rule says.
 
-    With an external oracle a round ends when its tasks are there: label them (`sealpool tasks next`), and run again.
+    With an external oracle a round ends when its tasks are there: label them (`sealpool label`), and run again.
 
     Example: `sealpool campaign run spam --rounds 1`
     """
     with scheduler_client(scheduler) as client:
-        finished = run_rounds(client, name, limit=rounds)
+        ran = run_rounds(client, name, limit=rounds)
         campaign = client.get_campaign(name)
     if as_json:
-        answer_json({"campaign": plain(campaign), "rounds": [plain(one) for one in finished]})
-        return
-    if finished:
-        say(*rounds_views(finished))
-    say(campaign_facts(campaign))
+        answer_json({"campaign": plain(campaign), "rounds": [plain(one) for one in ran.finished]})
+    else:
+        if ran.finished:
+            say(*rounds_views(ran.finished))
+        say(campaign_facts(campaign))
+    if ran.error is not None:
+        raise ran.error
 
 
 @app.command()

@@ -81,6 +81,14 @@ Stream = Annotated[
         metavar="KEY=VALUE",
     ),
 ]
+ExcludeSynthetic = Annotated[
+    bool,
+    typer.Option(
+        "--exclude-synthetic",
+        help="Never train on items that were made (`sealpool synthesize`), labelled or not.",
+        rich_help_panel="Rounds",
+    ),
+]
 Evaluation = Annotated[
     StringList,
     _stop(

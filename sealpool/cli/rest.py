@@ -103,7 +103,7 @@ def label_rest(
     if as_json:
         answer_json({"directory": str(out), **_json(manifest)})
     else:
-        say(facts(f"labels of {name} in {out}", _facts(manifest)))
+        say(facts(f"labels of {name}", {"directory": str(out), **_facts(manifest)}))
 
 
 def _run(
@@ -184,7 +184,7 @@ def _answer_estimate(name: str, out: Path, audit: int, scheduler: str, as_json: 
     if as_json:
         answer_json(_estimate_json(found))
         return
-    say(facts(f"labels of {name} in {out}, by {count(found.everything.of)} audited items", _estimate_facts(found)))
+    say(facts(f"labels of {name}", {"directory": str(out), **_estimate_facts(found)}))
     if found.given_only.of:
         rows = [
             [one.name, _share_words(one.right_where_said), count(one.right_where_said.of),

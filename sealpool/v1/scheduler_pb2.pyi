@@ -257,6 +257,7 @@ class CampaignSpec(_message.Message):
     EVALUATION_FIELD_NUMBER: _builtins.int
     STOPPING_FIELD_NUMBER: _builtins.int
     STREAM_FIELD_NUMBER: _builtins.int
+    EXCLUDE_SYNTHETIC_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     pool: _builtins.str
     task: _common_pb2.TaskKind.ValueType
@@ -279,6 +280,8 @@ class CampaignSpec(_message.Message):
     """Default of LeaseTasks, 1 to 604,800. 0 means 3,600."""
     batch_share: _builtins.float
     """Items a round as a share of the pool, above 0 to 1, rounded up, instead of"""
+    exclude_synthetic: _builtins.bool
+    """Items that were made (StreamService.Synthesize) are labelled and never trained on."""
     @_builtins.property
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Distinct; at least two (multi-label: one), at most 10,000."""
@@ -342,10 +345,11 @@ class CampaignSpec(_message.Message):
         evaluation: Global___EvaluationSpec | None = ...,
         stopping: Global___StoppingSpec | None = ...,
         stream: Global___StreamSpec | None = ...,
+        exclude_synthetic: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_stopping", b"_stopping", "_stream", b"_stream", "annotation", b"annotation", "evaluation", b"evaluation", "model", b"model", "oracle", b"oracle", "policy", b"policy", "rule", b"rule", "seeding", b"seeding", "stopping", b"stopping", "strategy", b"strategy", "stream", b"stream"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stopping", b"_stopping", "_stream", b"_stream", "annotation", b"annotation", "batch_share", b"batch_share", "batch_size", b"batch_size", "budget", b"budget", "classes", b"classes", "evaluation", b"evaluation", "evaluation_pool", b"evaluation_pool", "expand_from_classes", b"expand_from_classes", "exploration", b"exploration", "fill", b"fill", "lease_seconds", b"lease_seconds", "model", b"model", "name", b"name", "oracle", b"oracle", "policy", b"policy", "pool", b"pool", "rule", b"rule", "seed", b"seed", "seed_size", b"seed_size", "seeding", b"seeding", "stopping", b"stopping", "strategy", b"strategy", "stream", b"stream", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stopping", b"_stopping", "_stream", b"_stream", "annotation", b"annotation", "batch_share", b"batch_share", "batch_size", b"batch_size", "budget", b"budget", "classes", b"classes", "evaluation", b"evaluation", "evaluation_pool", b"evaluation_pool", "exclude_synthetic", b"exclude_synthetic", "expand_from_classes", b"expand_from_classes", "exploration", b"exploration", "fill", b"fill", "lease_seconds", b"lease_seconds", "model", b"model", "name", b"name", "oracle", b"oracle", "policy", b"policy", "pool", b"pool", "rule", b"rule", "seed", b"seed", "seed_size", b"seed_size", "seeding", b"seeding", "stopping", b"stopping", "strategy", b"strategy", "stream", b"stream", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stopping: _TypeAlias = _typing.Literal["stopping"]  # noqa: Y015
     _WhichOneofArgType__stopping: _TypeAlias = _typing.Literal["_stopping", b"_stopping"]  # noqa: Y015
@@ -456,10 +460,12 @@ class EvaluationSpec(_message.Message):
     """Drawn at random when the campaign's first round begins, up to 100,000. Not beside"""
     test_pool: _builtins.int
     """evaluation_pool.
-    Active testing: items drawn at random of which test points are chosen, up to 100,000.
+    Active testing: items drawn at random of which test points are chosen, up to 100,000. Not
     """
     test_points: _builtins.int
-    """Active testing: chosen each round, by the model's doubt; the estimate stays unbiased (LURE:"""
+    """beside evaluation_pool either.
+    Active testing: chosen each round, by the model's doubt; the estimate stays unbiased (LURE:
+    """
     def __init__(
         self,
         *,

@@ -206,8 +206,8 @@ class SchedulerServiceServicer:
 
     def LeaseTasks(self, request, context):
         """Hand out open tasks, most wanted first, to one annotator for lease_seconds. A task whose lease ran out is open
-        again. An annotator never gets an item that he has answered, skipped or said he cannot tell. Tasks that wait for
-        the scheduler's own oracle are not handed out. No task: an empty answer. NOT_FOUND: no such campaign.
+        again. An annotator never gets an item for a purpose for which he has answered it, skipped it or said he cannot
+        tell; a review may ask him again. Tasks that wait for the scheduler's own oracle are not handed out. No task: an empty answer. NOT_FOUND: no such campaign.
         INVALID_ARGUMENT: annotator empty, max_tasks 0 or over max_lease_tasks. FAILED_PRECONDITION: paused, completed or
         archived (tasks of evaluation, audit and review are handed out while completed).
         """

@@ -73,8 +73,8 @@ class SchedulerServiceStub:
     """
     LeaseTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.LeaseTasksRequest, _scheduler_pb2.LeaseTasksResponse]
     """Hand out open tasks, most wanted first, to one annotator for lease_seconds. A task whose lease ran out is open
-    again. An annotator never gets an item that he has answered, skipped or said he cannot tell. Tasks that wait for
-    the scheduler's own oracle are not handed out. No task: an empty answer. NOT_FOUND: no such campaign.
+    again. An annotator never gets an item for a purpose for which he has answered it, skipped it or said he cannot
+    tell; a review may ask him again. Tasks that wait for the scheduler's own oracle are not handed out. No task: an empty answer. NOT_FOUND: no such campaign.
     INVALID_ARGUMENT: annotator empty, max_tasks 0 or over max_lease_tasks. FAILED_PRECONDITION: paused, completed or
     archived (tasks of evaluation, audit and review are handed out while completed).
     """
@@ -164,8 +164,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """
     LeaseTasks: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.LeaseTasksRequest, _scheduler_pb2.LeaseTasksResponse]  # type: ignore[assignment]
     """Hand out open tasks, most wanted first, to one annotator for lease_seconds. A task whose lease ran out is open
-    again. An annotator never gets an item that he has answered, skipped or said he cannot tell. Tasks that wait for
-    the scheduler's own oracle are not handed out. No task: an empty answer. NOT_FOUND: no such campaign.
+    again. An annotator never gets an item for a purpose for which he has answered it, skipped it or said he cannot
+    tell; a review may ask him again. Tasks that wait for the scheduler's own oracle are not handed out. No task: an empty answer. NOT_FOUND: no such campaign.
     INVALID_ARGUMENT: annotator empty, max_tasks 0 or over max_lease_tasks. FAILED_PRECONDITION: paused, completed or
     archived (tasks of evaluation, audit and review are handed out while completed).
     """
@@ -306,8 +306,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.LeaseTasksResponse, _abc.Awaitable[_scheduler_pb2.LeaseTasksResponse]]:
         """Hand out open tasks, most wanted first, to one annotator for lease_seconds. A task whose lease ran out is open
-        again. An annotator never gets an item that he has answered, skipped or said he cannot tell. Tasks that wait for
-        the scheduler's own oracle are not handed out. No task: an empty answer. NOT_FOUND: no such campaign.
+        again. An annotator never gets an item for a purpose for which he has answered it, skipped it or said he cannot
+        tell; a review may ask him again. Tasks that wait for the scheduler's own oracle are not handed out. No task: an empty answer. NOT_FOUND: no such campaign.
         INVALID_ARGUMENT: annotator empty, max_tasks 0 or over max_lease_tasks. FAILED_PRECONDITION: paused, completed or
         archived (tasks of evaluation, audit and review are handed out while completed).
         """

@@ -67,7 +67,9 @@ class StreamServiceServicer:
     def Consider(self, request_iterator, context):
         """Decide of each item, as it arrives, whether the oracle is asked: the campaign's StreamSpec says when. An answer comes
         for each item, in order. An item that is sent to the oracle is in the pool and a task when its answer comes; that is on
-        disk. An item whose id was considered before gets the decision it had, and changes nothing.
+        disk. An item whose id was considered before gets the decision it had, and changes nothing. An id that the pool
+        has already, but that did not come in the stream before, is judged as it lies there: nothing of it is replaced, and nobody
+        is asked about it again.
         NOT_FOUND: no such campaign. INVALID_ARGUMENT: campaign missing in the first message or another later, an item with
         neither text nor vector, or a vector of another dimension; text without an encoder in the spec. FAILED_PRECONDITION: the
         campaign has no StreamSpec, has no model yet, or is not active. Items before the one at fault have been decided.

@@ -39,10 +39,12 @@ class LlmMetrics:
         """Export everything, and each campaign's error rate as the audit has it."""
         for metric in vars(self).values():
             registry.register(metric)
-        registry.register(_ErrorRates(store))
+        registry.register(ErrorRates(store))
 
 
-class _ErrorRates(Collector):
+class ErrorRates(Collector):
+    """How often people corrected a language model, a campaign."""
+
     def __init__(self, store: Store) -> None:
         self._store = store
 

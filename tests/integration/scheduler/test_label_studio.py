@@ -1,5 +1,6 @@
 """Campaigns in a real Label Studio."""
 
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from fastapi import FastAPI
 
 from scheduler.label_studio.linking import SECRET_HEADER
 from scheduler.label_studio.routes import router
+from sealpool.cli.app import run
 from sealpool.client import ClientOptions, LabelStudioClient
 from sealpool.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
 from sealpool.v1 import common_pb2, scheduler_pb2
@@ -144,6 +146,22 @@ def test_linking_again_answers_the_link_there_is_and_another_one_is_refused(link
         linked.client.link("nobody")
     hooks = linked.studio.get("/api/webhooks/", project=first.project_id)
     assert [hook["url"] for hook in hooks] == [f"{linked.url}/label-studio/again/webhook"]
+
+
+def test_a_campaign_is_linked_synced_shown_and_unlinked_by_commands(
+    linked: Linked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    linked.campaign("cli")
+
+    def command(*words: str) -> str:
+        assert run(["labelstudio", *words, "cli", "--scheduler", linked.world.server.address]) == 0
+        return capsys.readouterr().out
+
+    assert f"{linked.studio.url}/projects/" in command("link")
+    assert command("sync").strip() == "6 tasks pushed, 0 closed, 0 annotations taken"
+    assert json.loads(command("show", "--json"))["pushed"] == 6
+    command("unlink")
+    assert run(["labelstudio", "show", "cli", "--scheduler", linked.world.server.address]) == 1
 
 
 def test_tasks_are_pushed_most_wanted_first_with_what_the_model_says(linked: Linked) -> None:

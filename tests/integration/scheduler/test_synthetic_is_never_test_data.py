@@ -20,8 +20,19 @@ def test_held_out_items_and_audits_are_real(world: World) -> None:
     fill_with_made(world)
     world.client.create_campaign(make_spec(budget=60, evaluation=pb.EvaluationSpec(items=20)))
     world.client.run_round("c")
-    world.client.draw_audit("c", 15)
+    world.client.draw_audit("c", items=15)
     tasks = world.client.lease_tasks("c", annotator="x", max_tasks=100).tasks
     measured = [task.item_id for task in tasks if task.purpose != pb.LABEL_PURPOSE_TRAINING]
     assert len(measured) == 35
     assert not any(is_made(item) for item in measured)
+
+
+def test_made_items_are_trained_on_unless_the_campaign_excludes_them(world: World) -> None:
+    fill_with_made(world)
+    for name, excludes in (("all", False), ("real", True)):
+        world.client.create_campaign(make_spec(name=name, seed_size=0, exclude_synthetic=excludes))
+        world.client.submit_labels(name, {"i000": ["a"], "i001": ["b"], "synthetic:7": ["a"]}, annotator="x")
+        world.client.run_round(name)
+    trained = {header.campaign: set(examples.ids) for header, examples in world.learner.trained}
+    assert trained["all"] == {"i000", "i001", "synthetic:7"}
+    assert trained["real"] == {"i000", "i001"}

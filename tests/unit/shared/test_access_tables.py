@@ -1,6 +1,6 @@
 """What each method asks of a token."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,24 +11,28 @@ from google.protobuf.message_factory import GetMessageClass
 from sealpool.errors import PermissionDenied
 from sealpool.runtime.access import INDEX_ACCESS, LEARNER_ACCESS, Access, check_complete, scheduler_access
 from sealpool.runtime.tokens import Role, make_token
-from sealpool.v1 import index_pb2, learner_pb2, scheduler_pb2
+from sealpool.v1 import index_pb2, label_studio_pb2, learner_pb2, scheduler_pb2, stream_pb2
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 INDEX = index_pb2.DESCRIPTOR.services_by_name["IndexService"]
 LEARNER = learner_pb2.DESCRIPTOR.services_by_name["LearnerService"]
-SCHEDULER = scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"]
+SCHEDULER = [
+    scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"],
+    stream_pb2.DESCRIPTOR.services_by_name["StreamService"],
+    label_studio_pb2.DESCRIPTOR.services_by_name["LabelStudioService"],
+]
 
 
 @pytest.mark.parametrize(
-    ("service", "access"),
-    [(INDEX, INDEX_ACCESS), (LEARNER, LEARNER_ACCESS), (SCHEDULER, scheduler_access({}.get))],
+    ("services", "access"),
+    [([INDEX], INDEX_ACCESS), ([LEARNER], LEARNER_ACCESS), (SCHEDULER, scheduler_access({}.get))],
 )
 def test_every_method_says_what_it_asks_for_in_fields_that_its_request_has(
-    service: ServiceDescriptor,
+    services: Sequence[ServiceDescriptor],
     access: Mapping[str, Access],
 ) -> None:
-    check_complete(access, [service])
-    for method in service.methods:
+    check_complete(access, services)
+    for method in (method for service in services for method in service.methods):
         pools_of = access[method.name].pools_of
         if pools_of is not None:
             pools_of(GetMessageClass(method.input_type)())
