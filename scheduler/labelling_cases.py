@@ -1,7 +1,8 @@
 """An answer beside what is known of its item, and what follows from it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
@@ -23,8 +24,26 @@ FIRST_MEANT = (LabelPurpose.TRAINING, LabelPurpose.EVALUATION, LabelPurpose.AUDI
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Submission:
+    """What one annotator says of distinct items.
+
+    Parameters
+    ----------
+    purpose
+        What the labels are for; None: what the item's task asks for, TRAINING where it has none.
+    present
+        Items that its pool is known to have, beside those that were handed out or labelled; None: all.
+    """
+
+    answers: Sequence[Answer]
+    annotator: str
+    purpose: LabelPurpose | None
+    present: Collection[ItemId] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """An answer, and what is known of its item.
+    """An answer, whose it is, and what is known of its item.
 
     Parameters
     ----------
@@ -34,12 +53,16 @@ class Case:
         Those of the item that ask for labels of this purpose, by slot.
     is_labelled
         Whether the item has a label of this purpose.
+    is_stranger
+        Whether it was neither labelled nor ever handed out for anything.
     """
 
     answer: Answer
+    annotator: str
     purpose: LabelPurpose
     tasks: Sequence[ItemTask]
     is_labelled: bool
+    is_stranger: bool = False
 
     @property
     def label_purpose(self) -> LabelPurpose:
@@ -58,43 +81,69 @@ class Case:
 
 
 def cases_of(
-    session: Session,
-    campaign_id: int,
-    spec: scheduler_pb2.CampaignSpec,
-    answers: Sequence[Answer],
-    *,
-    annotator: str,
-    purpose: LabelPurpose | None,
-) -> list[Case]:
-    """Return answers beside what is known of their items; InvalidArgument where an item cannot have the purpose."""
-    elsewhere = purpose is LabelPurpose.EVALUATION and bool(spec.evaluation_pool)
-    items = [answer.item_id for answer in answers]
+    session: Session, campaign_id: int, spec: scheduler_pb2.CampaignSpec, submissions: Sequence[Submission]
+) -> list[list[Case] | InvalidArgument]:
+    """Return the answers of each submission beside what is known of their items.
+
+    Two statements for all of them at most: tasks, and labels of items without. A submission with an item that cannot
+    have its purpose gets the error instead.
+    """
     # Items of an evaluation pool have no tasks, but may be called as items of the pool are.
-    tasks = {} if elsewhere else item_tasks.of_items(session, campaign_id, items)
-    placed: list[tuple[Answer, LabelPurpose, list[ItemTask]]] = []
-    for answer in answers:
-        of_item = tasks.get(answer.item_id, [])
-        meant = _meant(of_item, purpose, annotator)
-        if not elsewhere:
-            _check_held_out(answer.item_id, of_item, meant)
-        group = TRAINING if meant in TRAINING else (meant,)
-        placed.append((answer, meant, [task for task in of_item if task.purpose in group]))
+    within = [submission for submission in submissions if not _is_elsewhere(spec, submission)]
+    items = [answer.item_id for submission in within for answer in submission.answers]
+    known = item_tasks.of_items(session, campaign_id, items)
+    placed = [
+        _placed(submission, {} if _is_elsewhere(spec, submission) else known, elsewhere=_is_elsewhere(spec, submission))
+        for submission in submissions
+    ]
     labelled = _labelled_without_task(session, campaign_id, placed)
     return [
-        Case(
-            answer=answer,
-            purpose=meant,
-            tasks=group,
-            is_labelled=any(task.is_labelled for task in group) or (answer.item_id, meant) in labelled,
-        )
-        for answer, meant, group in placed
+        found if isinstance(found, InvalidArgument) else [_with_label(case, labelled) for case in found]
+        for found in placed
     ]
+
+
+def _is_elsewhere(spec: scheduler_pb2.CampaignSpec, submission: Submission) -> bool:
+    return submission.purpose is LabelPurpose.EVALUATION and bool(spec.evaluation_pool)
+
+
+def _placed(
+    submission: Submission, known: Mapping[ItemId, Sequence[ItemTask]], *, elsewhere: bool
+) -> list[Case] | InvalidArgument:
+    cases: list[Case] = []
+    for answer in submission.answers:
+        of_item = known.get(answer.item_id, ())
+        meant = _meant(of_item, submission.purpose, submission.annotator)
+        try:
+            if not elsewhere:
+                _check_held_out(answer.item_id, of_item, meant)
+        except InvalidArgument as error:
+            return error
+        purposes = TRAINING if meant in TRAINING else (meant,)
+        tasks = [task for task in of_item if task.purpose in purposes]
+        cases.append(
+            Case(
+                answer=answer,
+                annotator=submission.annotator,
+                purpose=meant,
+                tasks=tasks,
+                is_labelled=any(task.is_labelled for task in tasks),
+                is_stranger=not of_item,
+            )
+        )
+    return cases
+
+
+def _with_label(case: Case, labelled: AbstractSet[tuple[ItemId, LabelPurpose]]) -> Case:
+    if (case.answer.item_id, case.purpose) not in labelled:
+        return case
+    return replace(case, is_labelled=True, is_stranger=False)
 
 
 def make_decisions(
     session: Session, campaign_id: int, spec: scheduler_pb2.CampaignSpec, cases: Sequence[Case]
 ) -> list[Decision]:
-    """Return what follows for each case once its annotation is written.
+    """Return what follows for each case, of distinct items, once its annotation is written.
 
     Where one annotation is wanted, its answer is the label, and nothing is read, unless somebody cannot tell.
     """
@@ -107,12 +156,20 @@ def make_decisions(
     }
     decisions: list[Decision] = []
     for case in cases:
-        said = list(opinions.get(_purposes(case), {}).get(case.answer.item_id, {}).values())
+        said = _with_answer(opinions.get(_purposes(case), {}).get(case.answer.item_id, {}), case)
         if wanted_for(spec, case.label_purpose) > 1:
             decisions.append(_together(spec, case, said))
         else:
             decisions.append(_alone(spec, case, said))
     return _without_repetitions(session, campaign_id, spec, cases, decisions)
+
+
+def _with_answer(said: Mapping[str, Opinion], case: Case) -> list[Opinion]:
+    """Return what everybody says of an item now: an annotator's answer replaces his earlier one; a skip is none."""
+    if case.answer.outcome is Outcome.SKIP:
+        return list(said.values())
+    own = Opinion(case.annotator, case.answer.outcome, case.answer.classes, case.purpose)
+    return list({**said, case.annotator: own}.values())
 
 
 def _meant(of_item: Sequence[ItemTask], purpose: LabelPurpose | None, annotator: str) -> LabelPurpose:
@@ -142,12 +199,13 @@ def _check_held_out(item: ItemId, of_item: Sequence[ItemTask], meant: LabelPurpo
 
 
 def _labelled_without_task(
-    session: Session, campaign_id: int, placed: Sequence[tuple[Answer, LabelPurpose, list[ItemTask]]]
+    session: Session, campaign_id: int, placed: Sequence[list[Case] | InvalidArgument]
 ) -> set[tuple[ItemId, LabelPurpose]]:
     by_purpose: dict[LabelPurpose, list[ItemId]] = {}
-    for answer, meant, group in placed:
-        if not group:
-            by_purpose.setdefault(meant, []).append(answer.item_id)
+    for found in placed:
+        for case in () if isinstance(found, InvalidArgument) else found:
+            if not case.tasks:
+                by_purpose.setdefault(case.purpose, []).append(case.answer.item_id)
     return {
         (item, purpose)
         for purpose, items in by_purpose.items()

@@ -1,6 +1,5 @@
 """What becomes of an item's tasks when somebody has answered."""
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy.orm import Session
@@ -13,16 +12,9 @@ from scheduler.storage.item_tasks import ItemTask
 
 
 class TaskChanges:
-    """Changes of tasks, gathered over the answers of a call and written with a statement a kind.
+    """Changes of tasks, gathered over many answers and written with a statement a kind. No item may come twice."""
 
-    Parameters
-    ----------
-    annotator
-        Who answered.
-    """
-
-    def __init__(self, *, annotator: str, now: datetime) -> None:
-        self._annotator = annotator
+    def __init__(self, *, now: datetime) -> None:
         self._now = now
         self._closed: list[int] = []
         self._given_up: list[int] = []
@@ -39,7 +31,7 @@ class TaskChanges:
         elif decision.given_up:
             self._given_up += [task.id for task in case.tasks if task.state is not TaskState.WITHDRAWN]
         else:
-            self._keep_open([task for task in case.tasks if task.purpose is case.purpose], decision.more)
+            self._keep_open(case, decision.more)
 
     def write(self, session: Session, campaign_id: int) -> None:
         """Write what was gathered."""
@@ -54,21 +46,25 @@ class TaskChanges:
         if decision.given_up:
             self._closed += [task.id for task in reviews]
             return
-        self._reopened += [task.id for task in reviews if task.annotator == self._annotator]
+        self._reopened += [task.id for task in reviews if task.annotator == case.annotator]
 
-    def _keep_open(self, tasks: Sequence[ItemTask], wanted: int) -> None:
-        open_ = sorted((task for task in tasks if task.state is TaskState.OPEN), key=self._by_worth)
+    def _keep_open(self, case: Case, wanted: int) -> None:
+        tasks = [task for task in case.tasks if task.purpose is case.purpose]
+        # Tasks that others work on first: closing one would waste their answer.
+        open_ = sorted(
+            (task for task in tasks if task.state is TaskState.OPEN),
+            key=lambda task: not self._is_leased_by_another(task, case.annotator),
+        )
         closed = [task for task in tasks if task.state is TaskState.CLOSED]
         if not open_ and (not closed or len(closed) < len(tasks)):  # nobody asks, or nobody does any more
             return
         self._closed += [task.id for task in open_[wanted:]]
-        self._reopened += [task.id for task in open_[:wanted] if task.annotator == self._annotator]
+        self._reopened += [task.id for task in open_[:wanted] if task.annotator == case.annotator]
         missing = max(wanted - len(open_), 0)
         self._reopened += [task.id for task in closed[:missing]]
         if missing > len(closed):
             self._more.append((max(tasks, key=lambda task: task.slot), missing - len(closed)))
 
-    def _by_worth(self, task: ItemTask) -> bool:
-        """Sort tasks that others work on first: closing one would waste their answer."""
+    def _is_leased_by_another(self, task: ItemTask, annotator: str) -> bool:
         is_leased = task.lease_expires_at is not None and task.lease_expires_at > self._now
-        return not (is_leased and task.annotator != self._annotator)
+        return is_leased and task.annotator != annotator

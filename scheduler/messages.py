@@ -88,6 +88,7 @@ def round_message(row: models.Round) -> scheduler_pb2.Round:
         strategy_reason=row.strategy_reason,
         notes=row.notes,
         class_counts=row.class_counts,
+        origin_counts=row.origin_counts,
         survey=None if row.survey is None else scheduler_pb2.Survey.FromString(row.survey),
         active_test=None if row.active_test is None else scheduler_pb2.ActiveTest.FromString(row.active_test),
     )

@@ -41,6 +41,7 @@ def resolve_all(session: Session, campaign: Campaign, *, now: datetime) -> int:
         labels.NewLabel(
             item_id=item,
             classes=(index,),
+            annotator=ANNOTATOR,
             round=rounds.get(item, 0),
             unsolicited=item not in rounds,
             corrects=True,
@@ -49,7 +50,7 @@ def resolve_all(session: Session, campaign: Campaign, *, now: datetime) -> int:
         for item, index in better.items()
     ]
     if new:
-        labels.append(session, campaign, new, annotator=ANNOTATOR, now=now)
+        labels.append(session, campaign, new, now=now)
         events.add(session, campaign, messages.labels_arrived(len(new), campaign.labelled, now=now))
     return len(new)
 

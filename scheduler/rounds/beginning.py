@@ -108,6 +108,7 @@ class RoundStarter:
             strategy_reason="",
             notes=[],
             class_counts=_class_counts(spec, examples()),
+            origin_counts=[],
             error="",
             pool_version=0,
             started_at=now,

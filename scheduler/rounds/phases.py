@@ -1,5 +1,6 @@
 """What a round does in each of its states."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
@@ -127,6 +128,7 @@ class Phases:
                 annotations=job.spec.annotation.annotations or 1,
             )
             record.round.picks = len(picks)
+            record.round.origin_counts = _origin_counts(picks)
             if answer.HasField("candidates"):
                 record.round.candidates = answer.candidates.SerializeToString()
             record.round.strategy = answer.strategy
@@ -210,6 +212,11 @@ def _do_without_model(header: learner_pb2.SelectHeader, spec: scheduler_pb2.Camp
 
 def _examples(labelled: Mapping[ItemId, Sequence[int]]) -> LabelledItems:
     return LabelledItems(ids=list(labelled), labels=list(labelled.values()))
+
+
+def _origin_counts(picks: Sequence[Pick]) -> list[int]:
+    counts = Counter(int(pick.origin) for pick in picks)
+    return [counts[origin] for origin in range(max(counts, default=-1) + 1)]
 
 
 def _check_picks(job: RoundJob, picks: Sequence[Pick], barred: AbstractSet[ItemId]) -> None:

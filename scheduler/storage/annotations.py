@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import cast
+from typing import Any, cast
 
-from sqlalchemy import Insert, Table, distinct, func, insert, select
+from sqlalchemy import Insert, Select, Table, bindparam, distinct, func, insert, select
 from sqlalchemy.orm import Session
 
 from scheduler.domain.answers import Answer
@@ -21,9 +21,10 @@ LARGEST = 2**63 - 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewAnnotation:
-    """An answer, and which task it answers: `purpose` may be REVIEW; `round` is 0 if unsolicited."""
+    """An answer, whose it is, and which task it answers: `purpose` may be REVIEW; `round` is 0 if unsolicited."""
 
     answer: Answer
+    annotator: str
     purpose: LabelPurpose
     round: int
 
@@ -38,13 +39,13 @@ class Opinion:
     purpose: LabelPurpose
 
 
-def append(session: Session, campaign_id: int, new: Sequence[NewAnnotation], *, annotator: str, now: datetime) -> None:
+def append(session: Session, campaign_id: int, new: Sequence[NewAnnotation], *, now: datetime) -> None:
     """Write annotations in their order. The campaign must be locked."""
     rows = [
         {
             "campaign_id": campaign_id,
             "item_id": one.answer.item_id,
-            "annotator": annotator,
+            "annotator": one.annotator,
             "outcome": one.answer.outcome,
             "classes": list(one.answer.classes),
             "confidence": one.answer.confidence,
@@ -57,6 +58,20 @@ def append(session: Session, campaign_id: int, new: Sequence[NewAnnotation], *, 
     ]
     if rows:
         session.execute(_insert(), rows)
+
+
+@cache
+def _opinions() -> Select[*tuple[Any, ...]]:
+    return (
+        select(Annotation.item_id, Annotation.annotator, Annotation.outcome, Annotation.classes, Annotation.purpose)
+        .where(
+            Annotation.campaign_id == bindparam("campaign_id"),
+            Annotation.item_id.in_(bindparam("items", expanding=True)),
+            Annotation.purpose.in_(bindparam("purposes", expanding=True)),
+            Annotation.outcome != Outcome.SKIP,
+        )
+        .order_by(Annotation.sequence)
+    )
 
 
 @cache
@@ -74,17 +89,8 @@ def opinions(
     """
     found: dict[ItemId, dict[str, Opinion]] = {}
     for some in in_batches(item_ids):
-        query = (
-            select(Annotation.item_id, Annotation.annotator, Annotation.outcome, Annotation.classes, Annotation.purpose)
-            .where(
-                Annotation.campaign_id == campaign_id,
-                Annotation.item_id.in_(some),
-                Annotation.purpose.in_(list(purposes)),
-                Annotation.outcome != Outcome.SKIP,
-            )
-            .order_by(Annotation.sequence)
-        )
-        for item, annotator, outcome, classes, purpose in session.execute(query):
+        asked = {"campaign_id": campaign_id, "items": some, "purposes": list(purposes)}
+        for item, annotator, outcome, classes, purpose in session.execute(_opinions(), asked):
             opinion = Opinion(annotator, Outcome(outcome), tuple(classes), LabelPurpose(purpose))
             found.setdefault(ItemId(item), {})[annotator] = opinion
     return found

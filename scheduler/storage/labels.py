@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import cache
 from typing import cast
 
-from sqlalchemy import ColumnElement, Select, Table, distinct, exists, func, insert, select
+from sqlalchemy import ColumnElement, Select, Table, bindparam, distinct, exists, func, insert, select
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningInsert
 
@@ -22,20 +22,21 @@ class NewLabel:
 
     item_id: ItemId
     classes: tuple[int, ...]
+    annotator: str
     round: int  # whose task it answers; 0 if unsolicited
     unsolicited: bool
     corrects: bool
     purpose: LabelPurpose
 
 
-def append(session: Session, campaign: Campaign, labels: Sequence[NewLabel], *, annotator: str, now: datetime) -> None:
-    """Write labels in their order and move the campaign's last sequence and count. The campaign must be locked."""
+def append(session: Session, campaign: Campaign, labels: Sequence[NewLabel], *, now: datetime) -> None:
+    """Write labels in their order and move the campaign's last sequence. The campaign must be locked."""
     rows = [
         {
             "campaign_id": campaign.id,
             "item_id": label.item_id,
             "classes": list(label.classes),
-            "annotator": annotator,
+            "annotator": label.annotator,
             "round": label.round,
             "unsolicited": label.unsolicited,
             "corrects": label.corrects,
@@ -47,7 +48,6 @@ def append(session: Session, campaign: Campaign, labels: Sequence[NewLabel], *, 
     if not rows:
         return
     campaign.last_sequence = max(campaign.last_sequence, *session.scalars(_insert(), rows))
-    campaign.labelled += sum(not label.corrects and label.purpose is LabelPurpose.TRAINING for label in labels)
 
 
 @cache
@@ -56,14 +56,23 @@ def _insert() -> ReturningInsert[int]:
     return insert(cast("Table", Label.__table__)).returning(Label.sequence, sort_by_parameter_order=True)
 
 
+@cache
+def _known_items() -> Select[str]:
+    return select(Label.item_id).where(
+        Label.campaign_id == bindparam("campaign_id"),
+        Label.purpose == bindparam("purpose"),
+        Label.item_id.in_(bindparam("items", expanding=True)),
+    )
+
+
 def known_items(
     session: Session, campaign_id: int, item_ids: Sequence[ItemId], *, purpose: LabelPurpose
 ) -> set[ItemId]:
     """Return those of `item_ids` that have a label."""
     found: set[ItemId] = set()
     for some in in_batches(item_ids):
-        query = select(Label.item_id).where(_log(campaign_id, purpose), Label.item_id.in_(some))
-        found.update(ItemId(item_id) for item_id in session.scalars(query))
+        asked = {"campaign_id": campaign_id, "purpose": purpose, "items": some}
+        found.update(ItemId(item_id) for item_id in session.scalars(_known_items(), asked))
     return found
 
 

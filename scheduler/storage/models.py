@@ -95,6 +95,7 @@ class Round(Base):
     strategy_reason: Mapped[str] = mapped_column(Text, default="")  # why another picked than the campaign's own
     notes: Mapped[list[str]] = mapped_column(JSON, default=list)  # of the training
     class_counts: Mapped[list[int]] = mapped_column(JSON, default=list)  # labelled items with each class
+    origin_counts: Mapped[list[int]] = mapped_column(JSON, default=list)  # picks by PickOrigin
     survey: Mapped[bytes | None] = mapped_column(LargeBinary)  # Survey
     # What the model says of the stop set, in its order: class indices, or a bit a label; numpy's uint16 or packed bits.
     survey_classes: Mapped[bytes | None] = mapped_column(LargeBinary)

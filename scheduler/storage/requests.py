@@ -1,28 +1,69 @@
 """Request ids: what was answered to a call, so that its repetition changes nothing."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from typing import cast
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import Insert, Select, Table, bindparam, delete, insert, select, text
 from sqlalchemy.orm import Session
 
 from scheduler.storage.models import Request
 
 
-def lock(session: Session, request_id: str) -> None:
-    """Make other transactions with this request id wait until this one has ended."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answered:
+    """A call that took effect."""
+
+    request_id: str
+    digest: str
+    answer: bytes
+
+
+def lock(session: Session, request_ids: Sequence[str]) -> None:
+    """Make other transactions with one of these request ids wait until this one has ended.
+
+    Before any other lock of the transaction, and all ids at once: always taken in the order of their keys, so that two
+    transactions with several ids in common cannot wait for each other.
+    """
     # On SQLite a transaction that writes is alone.
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(request_id, 0))))
+    if request_ids and session.get_bind().dialect.name == "postgresql":
+        session.execute(_LOCK, {"ids": list(request_ids)})
 
 
-def find(session: Session, request_id: str) -> Request | None:
-    """Return the call with this id, if one took effect."""
-    return session.get(Request, request_id)
+_LOCK = text(
+    "SELECT pg_advisory_xact_lock(key) FROM"
+    " (SELECT hashtextextended(id, 0) AS key FROM unnest(CAST(:ids AS text[])) AS id ORDER BY 1 OFFSET 0) AS keys"
+)
 
 
-def add(session: Session, request_id: str, *, digest: str, answer: bytes, now: datetime) -> None:
-    """Remember a call that takes effect in this transaction."""
-    session.add(Request(request_id=request_id, digest=digest, answer=answer, created_at=now))
+def find(session: Session, request_ids: Sequence[str]) -> dict[str, Answered]:
+    """Return the calls with these ids that took effect, by their id."""
+    rows = session.execute(_find(), {"ids": list(request_ids)}) if request_ids else ()
+    return {key: Answered(request_id=key, digest=digest, answer=answer) for key, digest, answer in rows}
+
+
+def add(session: Session, calls: Sequence[Answered], *, now: datetime) -> None:
+    """Remember calls that take effect in this transaction."""
+    rows = [
+        {"request_id": call.request_id, "digest": call.digest, "answer": call.answer, "created_at": now}
+        for call in calls
+    ]
+    if rows:
+        session.execute(_insert(), rows)
+
+
+@cache
+def _find() -> Select[str, str, bytes]:
+    wanted = Request.request_id.in_(bindparam("ids", expanding=True))
+    return select(Request.request_id, Request.digest, Request.answer).where(wanted)
+
+
+@cache
+def _insert() -> Insert:
+    # Of the table, not the class: the ORM's bulk insert would look at each row anew.
+    return insert(cast("Table", Request.__table__))
 
 
 def forget_before(session: Session, then: datetime) -> None:

@@ -218,11 +218,22 @@ def _round_row(one: scheduler_pb2.Round) -> dict[str, str]:
         "state": _word(scheduler_pb2.RoundState.Name(one.state), "ROUND_STATE_"),
         "labels": f"{one.labels:,}",
         "picks": f"{one.picks:,}",
+        "origins": _origins(one),
         "candidates": f"{one.candidates.size:,}" if selected else "–",
         "accuracy": _decimal(one.quality.accuracy) if one.HasField("quality") else "–",
         "strategy": one.strategy or ("seed set" if one.number == 0 else "–"),
         "why": one.error or one.strategy_reason,
     }
+
+
+def _origins(one: scheduler_pb2.Round) -> str:
+    """Return where a round's picks came from, most first: "40 candidate, 10 exploration"."""
+    counts = [(count, number) for number, count in enumerate(one.origin_counts) if count]
+    names = common_pb2.PickOrigin
+    return ", ".join(
+        f"{count:,} {_word(names.Name(names.ValueType(number)), 'PICK_ORIGIN_')}"
+        for count, number in sorted(counts, reverse=True)
+    )
 
 
 def _notes(rounds: Rounds) -> list[tuple[str, str]]:

@@ -863,6 +863,7 @@ class Round(_message.Message):
     SURVEY_FIELD_NUMBER: _builtins.int
     ACTIVE_TEST_FIELD_NUMBER: _builtins.int
     CLASS_COUNTS_FIELD_NUMBER: _builtins.int
+    ORIGIN_COUNTS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """From 0: round 0 hands out the seed set, without a model; later ones have none either while"""
     state: Global___RoundState.ValueType
@@ -903,6 +904,10 @@ class Round(_message.Message):
     def class_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Labelled items with each class, in the order of the campaign's, at its beginning."""
 
+    @_builtins.property
+    def origin_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Picks by where they came from: entry i is of the PickOrigin with number i."""
+
     def __init__(
         self,
         *,
@@ -923,10 +928,11 @@ class Round(_message.Message):
         survey: Global___Survey | None = ...,
         active_test: Global___ActiveTest | None = ...,
         class_counts: _abc.Iterable[_builtins.int] | None = ...,
+        origin_counts: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_active_test", b"_active_test", "_survey", b"_survey", "active_test", b"active_test", "candidates", b"candidates", "finished_at", b"finished_at", "quality", b"quality", "seconds", b"seconds", "started_at", b"started_at", "survey", b"survey"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_active_test", b"_active_test", "_survey", b"_survey", "active_test", b"active_test", "candidates", b"candidates", "class_counts", b"class_counts", "error", b"error", "finished_at", b"finished_at", "labels", b"labels", "notes", b"notes", "number", b"number", "picks", b"picks", "pool_version", b"pool_version", "quality", b"quality", "seconds", b"seconds", "started_at", b"started_at", "state", b"state", "strategy", b"strategy", "strategy_reason", b"strategy_reason", "survey", b"survey"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_active_test", b"_active_test", "_survey", b"_survey", "active_test", b"active_test", "candidates", b"candidates", "class_counts", b"class_counts", "error", b"error", "finished_at", b"finished_at", "labels", b"labels", "notes", b"notes", "number", b"number", "origin_counts", b"origin_counts", "picks", b"picks", "pool_version", b"pool_version", "quality", b"quality", "seconds", b"seconds", "started_at", b"started_at", "state", b"state", "strategy", b"strategy", "strategy_reason", b"strategy_reason", "survey", b"survey"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__active_test: _TypeAlias = _typing.Literal["active_test"]  # noqa: Y015
     _WhichOneofArgType__active_test: _TypeAlias = _typing.Literal["_active_test", b"_active_test"]  # noqa: Y015

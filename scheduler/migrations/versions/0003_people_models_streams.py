@@ -17,6 +17,7 @@ def upgrade() -> None:
     op.add_column("campaigns", sa.Column("state_reason", sa.Text, nullable=False, server_default=""))
     op.add_column("rounds", sa.Column("spec", sa.LargeBinary))
     op.add_column("rounds", sa.Column("class_counts", sa.JSON, nullable=False, server_default="[]"))
+    op.add_column("rounds", sa.Column("origin_counts", sa.JSON, nullable=False, server_default="[]"))
     op.add_column("rounds", sa.Column("survey", sa.LargeBinary))
     op.add_column("rounds", sa.Column("survey_classes", sa.LargeBinary))
     op.add_column("rounds", sa.Column("active_test", sa.LargeBinary))

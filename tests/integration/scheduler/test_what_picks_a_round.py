@@ -165,3 +165,13 @@ def test_a_round_of_a_share_begins_by_rule_once_the_index_server_is_back(make_wo
     world.index.troubles.always("get_pool", None)
     finished = (e.round_changed.round for e in world.client.watch_campaign("c") if e.HasField("round_changed"))
     assert next(r.picks for r in finished if r.number == 1 and r.state == scheduler_pb2.ROUND_STATE_FINISHED) == 5
+
+
+def test_a_round_counts_where_its_picks_came_from(make_world: Callable[..., World]) -> None:
+    world = make_world()
+    world.client.create_campaign(make_spec())
+    seeded = world.client.run_round("c").round
+    assert dict(enumerate(seeded.origin_counts))[common_pb2.PICK_ORIGIN_SEED] == 6
+    world.label()
+    picked = world.client.run_round("c").round
+    assert sum(picked.origin_counts) == picked.origin_counts[common_pb2.PICK_ORIGIN_CANDIDATE] == picked.picks == 5
