@@ -13,6 +13,8 @@ from sealpool.errors import Cancelled
 TOLERANCE = 1e-4
 """Where no item's share of a class changes by more, it ends."""
 _NOT_REACHED = -1.0
+_LEAST_MASS = 1e-30
+"""What is less has reached nothing: near the least float32 shares would no longer be exact, or sum to 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +119,9 @@ def spread(
         if change <= TOLERANCE:
             break
     shares.clamp_min_(0)
-    return Spread(shares=shares.cpu().numpy(), mass=_mass(current, classes).cpu().numpy(), iterations=done)
+    mass = _mass(current, classes)
+    mass = torch.where(mass > _LEAST_MASS, mass, torch.zeros((), device=mass.device))
+    return Spread(shares=shares.cpu().numpy(), mass=mass.cpu().numpy(), iterations=done)
 
 
 def _mass(current: torch.Tensor, classes: int) -> torch.Tensor:
@@ -128,4 +132,4 @@ def _shares(current: torch.Tensor, classes: int) -> torch.Tensor:
     mass = _mass(current, classes)[:, None]
     # Below any share where nothing came yet, so that being reached is a change also for a class with a share of 0.
     nothing = torch.full((), _NOT_REACHED, device=current.device)
-    return torch.where(mass > 0, current[:, :classes] / mass.clamp_min(1e-38), nothing)
+    return torch.where(mass > _LEAST_MASS, current[:, :classes] / mass.clamp_min(_LEAST_MASS), nothing)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 from apscheduler.events import EVENT_JOB_EXECUTED, JobExecutionEvent
 from apscheduler.executors.base import BaseExecutor
@@ -28,6 +29,9 @@ from scheduler.storage.store import Store, database_errors
 from sealpool.runtime.logs import Logger
 
 JOBS_TABLE = "apscheduler_jobs"
+
+_FOLLOWS_S = 1.0
+"""Until timers look again whether this process leads, where it did until now. Soon they are paused altogether."""
 
 
 def run_campaign(campaign: str) -> None:
@@ -100,9 +104,18 @@ class _SharedJobStore(SQLAlchemyJobStore):  # type: ignore[misc]
 
 
 class _SteadyScheduler(BackgroundScheduler):  # type: ignore[misc]
-    """Outlives a database that is away: APScheduler's thread ends where writing a job's next time fails."""
+    """Outlives a database that is away: APScheduler's thread ends where writing a job's next time fails.
+
+    Leaves what is due alone where this process leads no more: it would move on a firing that is the leader's.
+    """
+
+    def __init__(self, *, leads: Callable[[], bool], **options: Any) -> None:
+        super().__init__(**options)
+        self._leads = leads
 
     def _process_jobs(self) -> float | None:
+        if not self._leads():
+            return _FOLLOWS_S
         try:
             wait_s: float | None = super()._process_jobs()
         except (SQLAlchemyError, JobLookupError) as error:
@@ -147,6 +160,7 @@ class RuleTimers:
         # Held from looking at campaigns to having set their timers, so that the last to look sets them.
         self._setting = threading.Lock()
         self._scheduler = _SteadyScheduler(
+            leads=leads,
             jobstores={"default": _SharedJobStore(engine=store.writing_engine, tablename=JOBS_TABLE)},
             executors={"default": RoundExecutor(fire)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},

@@ -68,10 +68,13 @@ def commit_answers(
     """
     submission = Submission(answers=answers, annotator=annotator, purpose=purpose)
     (result,) = commit_submissions(session, campaign, campaigns.spec_of(campaign), [submission], now=now)
-    if isinstance(result, SealpoolError):
-        raise result
-    assert isinstance(result, Committed), "whoever commits for the scheduler knows the items"
-    return result
+    match result:
+        case Committed():
+            return result
+        case Strangers():
+            raise AssertionError("strangers are told only to those who say which items are present")
+        case error:
+            raise error
 
 
 def commit_submissions(
@@ -123,9 +126,7 @@ def _of_distinct_items(submissions: Sequence[Submission]) -> Iterator[list[Submi
 class _Commit:
     """Submissions of distinct items, committed together: read, decide one after the other, write."""
 
-    def __init__(
-        self, session: Session, campaign: Campaign, spec: scheduler_pb2.CampaignSpec, now: datetime
-    ) -> None:
+    def __init__(self, session: Session, campaign: Campaign, spec: scheduler_pb2.CampaignSpec, now: datetime) -> None:
         self._session = session
         self._campaign = campaign
         self._spec = spec
@@ -174,6 +175,10 @@ class _Commit:
         return _committed(cases, decisions, labelled=self._campaign.labelled)
 
     def _write(self) -> None:
+        with self._session.no_autoflush:  # the campaign is written once, at the end
+            self._append()
+
+    def _append(self) -> None:
         annotations.append(self._session, self._campaign.id, self._said, now=self._now)
         if self._new:
             labels.append(self._session, self._campaign, self._new, now=self._now)

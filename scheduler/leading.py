@@ -126,15 +126,18 @@ class Leader:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            if self._epoch is not None:
-                self._lead()
-                continue
+        try:
+            while not self._stopping.is_set():
+                if self._epoch is not None:
+                    self._lead()
+                    continue
+                self._let_go()
+                if not self._stopping.wait(self._every_s):
+                    self._try()
+        finally:  # after a fault of ours too: a lock that nobody gives up would let nobody lead
+            self._epoch = None
             self._let_go()
-            if not self._stopping.wait(self._every_s):
-                self._try()
-        self._let_go()
-        self._lock.release()
+            self._lock.release()
 
     def _let_go(self) -> None:
         if not self._holds:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sealpool.statistics import NORMAL_95
+
 Numbers = NDArray[np.float64]
 
 UNIFORM_SHARE = 0.2
 """Of the proposal. A model that is sure and wrong would hide its errors behind probabilities near 0, and the one found
 by chance would then outweigh all others; with this share no point weighs over 5 times what a uniform draw gives it."""
 _LEAST_PROBABILITY = 1e-7
-_NORMAL_95 = 1.959963984540054
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +26,7 @@ class Estimate:
     @property
     def margin(self) -> float:
         """Half the width of the 95 % interval."""
-        return _NORMAL_95 * self.standard_error
+        return NORMAL_95 * self.standard_error
 
 
 def expected_loss(probabilities: NDArray[np.floating], *, multilabel: bool) -> Numbers:

@@ -38,6 +38,11 @@ def check_evaluation(spec: s.CampaignSpec) -> None:
         )
 
 
+def holds_out(spec: s.CampaignSpec) -> bool:
+    """Whether items of the pool itself are held out."""
+    return bool(spec.evaluation.items or spec.evaluation.test_pool)
+
+
 def check_pool_has_room(spec: s.CampaignSpec, pool_size: int) -> None:
     """Raise FailedPrecondition if the held-out items would take the whole pool."""
     held_out = spec.evaluation.items + spec.evaluation.test_pool

@@ -26,7 +26,7 @@ class Facts:
     evaluation_labelled: int = 0  # items held out from the pool itself
     reserved: int = 0  # items whose labels evaluation still needs
     for_oracle: int = 0  # of the outstanding items: those that wait for the scheduler's own oracle
-    idle: bool = False  # nothing that the last round handed out, if anything, can still bring a label
+    idle: bool = False  # see `is_idle`
 
     @property
     def spent(self) -> int:
@@ -72,8 +72,7 @@ def plan_round(facts: Facts) -> Plan:
     or if its oracle is automatic, since no other label would ever come; any other that people label waits for their
     next label. An automatic oracle that has spent the budget on such labels leads to a last round that does nothing.
 
-    A round without new labels begins where none will come by itself: the budget is spent, or was raised after the last
-    round, or all that was handed out was withdrawn or given up.
+    A round without new labels begins where none will come by itself: the budget is spent, or the campaign `is_idle`.
 
     Raises
     ------
@@ -100,13 +99,55 @@ def plan_round(facts: Facts) -> Plan:
     return Plan(kind=RoundKind.MODEL, batch=min(facts.batch, left))
 
 
-def rule_fires(spec: scheduler_pb2.CampaignSpec, *, arrived: int, spent: int, idle: bool) -> bool:
-    """Whether the after_labels rule asks for a round: enough arrived, the budget is spent, or none will come.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LastRound:
+    """How a campaign's last finished round ended."""
 
-    Without the second, a last batch that the budget cut short would never be trained on; without the third, one that
-    was given up whole would end a campaign for ever.
+    kind: RoundKind
+    picks: int
+    has_selected: bool  # it looked for items to hand out, and did not end, or go without a batch, before that
+
+
+def is_idle(
+    spec: scheduler_pb2.CampaignSpec, last: LastRound | None, *, arrived: Callable[[], int], has_open: bool
+) -> bool:
+    """Whether no label comes by itself, and a round would do something that the last one did not.
+
+    So it is where the budget was raised after the campaign's last round, and where what was handed out is all labelled,
+    withdrawn or given up: no further label would ever let the next round begin.
+
+    Parameters
+    ----------
+    arrived
+        Says how many distinct items were labelled since the last finished round began.
+    has_open
+        Whether anything that was handed out for training still waits for its label.
+    """
+    if last is None:
+        return False
+    if last.kind == RoundKind.FINAL:
+        return True
+    if has_open:
+        return False
+    if not last.has_selected or last.picks or last.kind == RoundKind.SEED or arrived():
+        return True
+    # It found nothing, with all that is known. The next one ends the campaign, unless the pool may have more.
+    fills = spec.fill != scheduler_pb2.FILL_NONE
+    return last.kind == RoundKind.MODEL and fills and not spec.HasField("stream")
+
+
+def rule_fires(spec: scheduler_pb2.CampaignSpec, *, arrived: int, spent: int, idle: bool, whole_batch: int) -> bool:
+    """Whether the after_labels rule asks for a round: enough arrived, the budget is spent, or no more will come.
+
+    Without the second, a last batch that the budget cut short would never be trained on; without the third, neither
+    would one that the pool cut short, or that was given up in part.
+
+    Parameters
+    ----------
+    whole_batch
+        Items in the last batch if nothing cut it. A rule that waits for more than that counts on labels from elsewhere.
     """
     rule = spec.rule.after_labels
     if not rule:
         return False
-    return arrived >= rule or spent >= spec.budget or (idle and not arrived)
+    return arrived >= rule or spent >= spec.budget or (idle and arrived < whole_batch)

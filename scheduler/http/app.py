@@ -21,6 +21,13 @@ from scheduler.http.operations import EVENTS, Operation
 from scheduler.http.problems import problem_response
 from sealpool.errors import InternalError, InvalidArgument, NotFound, SealpoolError
 
+_DOCS_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+"""The page takes a token: nothing of another site may be in it, nor it in a page of another site."""
+
 _HEADERS_TAKEN = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"]
 
 
@@ -117,7 +124,7 @@ def _document_at(app: FastAPI, operations: Sequence[Operation], *, asks_for_toke
         return JSONResponse(whole())
 
     async def docs(_request: Request) -> Response:
-        return HTMLResponse(DOCS_PAGE)
+        return HTMLResponse(DOCS_PAGE, headers=_DOCS_HEADERS)
 
     app.openapi = whole  # type: ignore[method-assign]  # FastAPI's own way to extend its document
     app.router.routes.append(StarletteRoute("/openapi.json", openapi, methods=["GET"]))

@@ -63,14 +63,19 @@ class _Stream(Response):
             if not self._begun:
                 await problem_response(error)(scope, receive, send)
                 return
-            await self._send(send, _event("error", json.dumps(problem_of(error))))
+            await self._end(send, _event("error", json.dumps(problem_of(error))))
+            return
         finally:
             self._context.leave()
         if self._begun:
-            await self._send(send, b"", more=False)
+            await self._end(send, b"")
         else:
             # No event, and none to come: 204 tells browsers not to connect again.
             await Response(status_code=HTTPStatus.NO_CONTENT)(scope, receive, send)
+
+    async def _end(self, send: Send, content: bytes) -> None:
+        with suppress(TimeoutError, OSError):  # nobody reads
+            await self._send(send, content, more=False)
 
     async def _follow(self, call: AdmittedCall, send: Send) -> None:
         events = self._events(call)

@@ -13,6 +13,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from scheduler.http.answering import Serving
 from scheduler.http.app import build_app
+from scheduler.http.connections import BoundedConnection
 from scheduler.http.guarding import BrowserGuard
 from scheduler.http.operations import EVENTS, ROUTES, operations_of
 from scheduler.settings import SchedulerSettings
@@ -108,7 +109,7 @@ def _config(app: FastAPI, settings: SchedulerSettings) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         loop="asyncio",
-        http="h11",
+        http=BoundedConnection,
         ws="none",
         lifespan="off",
         log_config=None,

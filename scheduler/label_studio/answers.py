@@ -44,7 +44,7 @@ def answer_of(spec: scheduler_pb2.CampaignSpec, item_id: ItemId, given: TheirAnn
 
 def _comment(result: Sequence[Json]) -> str:
     text = "\n".join(_said(result, COMMENT, "text")).replace("\0", "")
-    return text.encode()[:MAX_COMMENT_BYTES].decode(errors="ignore")
+    return text.encode(errors="replace")[:MAX_COMMENT_BYTES].decode(errors="ignore")
 
 
 def _said(result: Sequence[Json], control: str, kind: str) -> Iterator[str]:

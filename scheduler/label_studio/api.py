@@ -32,7 +32,7 @@ class TheirAnnotation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TheirTask:
-    """A task, with its annotations. `item_id` is "" for one that somebody else put there."""
+    """A task, with its annotations. `item_id` is "" for one that somebody else put there: no item has such an id."""
 
     id: int
     item_id: str
@@ -55,8 +55,8 @@ def task_of(given: Json) -> TheirTask:
     data = given.get("data")
     item = data.get("item_id") if isinstance(data, Mapping) else None
     return TheirTask(
-        id=int(given["id"]),
-        item_id=item if isinstance(item, str) else "",
+        id=_id(given["id"]),
+        item_id=item if isinstance(item, str) and _is_storable(item) else "",
         updated_at=version_of(given["updated_at"]),
         is_labelled=bool(given.get("is_labeled")),
         annotations=[annotation_of(one) for one in given.get("annotations") or ()],
@@ -67,12 +67,28 @@ def annotation_of(given: Json) -> TheirAnnotation:
     """Read an annotation."""
     user = given.get("completed_by")
     return TheirAnnotation(
-        id=int(given["id"]),
+        id=_id(given["id"]),
         version=version_of(given["updated_at"]),
-        user_id=int(user["id"] if isinstance(user, Mapping) else user or 0),
+        user_id=_id(user["id"] if isinstance(user, Mapping) else user or 0),
         was_skipped=bool(given.get("was_cancelled")),
         result=[one for one in given.get("result") or () if isinstance(one, Mapping)],
     )
+
+
+def _id(given: Any) -> int:
+    number = int(given)
+    if not 0 <= number < 1 << 31:
+        raise ValueError("no number of a thing in Label Studio")
+    return number
+
+
+def _is_storable(text: str) -> bool:
+    """Whether a database takes it: no NUL, and no half of a surrogate pair, either of which JSON can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def version_of(time: str) -> str:
@@ -89,5 +105,5 @@ def understood(read: Any, given: Any) -> Any:
     """Return what `read` makes of an answer; Unavailable where it is not what the API promises."""
     try:
         return read(given)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise Unavailable("Label Studio answers something else than its API promises") from error

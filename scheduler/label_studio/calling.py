@@ -48,16 +48,13 @@ class LabelStudioCalls:
         Raises
         ------
         Unauthenticated
-            The secret is not the link's, or there is none: callers without it learn nothing of campaigns.
+            As `check_secret`.
         InvalidArgument
             What came is not what Label Studio sends.
         Unavailable
             Try again; polling finds it in any case.
         """
-        link = self._link(name)
-        if link is None or not _same(secret, link.webhook_secret):
-            raise Unauthenticated("the webhook's secret is wrong")
-        about = label_studio_pb2.LabelStudioLink.FromString(link.link)
+        about = self.check_secret(name, secret)
         tasks = _tasks_of(given, about.project_id)
         if not tasks:
             return 0
@@ -65,6 +62,16 @@ class LabelStudioCalls:
         if taken.refused:
             raise FailedPrecondition(taken.refused, field="annotation")
         return taken.received
+
+    def check_secret(self, name: str, secret: str) -> label_studio_pb2.LabelStudioLink:
+        """Return the campaign's link; Unauthenticated where the secret is not the link's, or there is none.
+
+        Callers without it learn nothing of campaigns.
+        """
+        link = self._link(name)
+        if link is None or not _same(secret, link.webhook_secret):
+            raise Unauthenticated("the webhook's secret is wrong")
+        return label_studio_pb2.LabelStudioLink.FromString(link.link)
 
     def check_password(self, name: str, password: str) -> None:
         """Raise Unauthenticated unless this is the password by which the campaign's server may ask for predictions."""
@@ -149,7 +156,7 @@ def _tasks_of(given: Any, project_id: int) -> list[api.TheirTask]:
         annotations = annotation if isinstance(annotation, list) else [annotation]
         tasks = {int(one["id"]): one for one in (task if isinstance(task, list) else [task])}
         return [api.task_of({**tasks[int(one["task"])], "annotations": [one]}) for one in annotations]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InvalidArgument("body", "is not what Label Studio sends of annotations") from error
 
 

@@ -38,7 +38,12 @@ class LabelStudioClient:
         self._access = ""
         self._names: dict[int, str] = {}
         self._lock = threading.Lock()
+        self._stopping = threading.Event()
         self._http = _http(server, transport)
+
+    def stop(self) -> None:
+        """Send no request any more: each raises Unavailable. The one under way ends by itself, or by `timeout_s`."""
+        self._stopping.set()
 
     def close(self) -> None:
         """Close the connections."""
@@ -117,7 +122,7 @@ class LabelStudioClient:
                 yield page
             if len(page) < PAGE:
                 return
-            time = page[-1].updated_at
+            time = _before_last(page)
 
     def tasks_by_id(self, project_id: int, task_ids: Sequence[int]) -> Sequence[api.TheirTask]:
         """Return up to PAGE tasks, as far as they are there."""
@@ -170,6 +175,8 @@ class LabelStudioClient:
     def _send(self, method: str, path: str, **content: Any) -> "httpx.Response":
         import httpx
 
+        if self._stopping.is_set():
+            raise Unavailable("the scheduler is stopping")
         try:
             return self._http.request(method, path, headers={"Authorization": self._authorization()}, **content)
         except httpx.TransportError as error:
@@ -215,6 +222,12 @@ def _http(server: LabelStudioServer, transport: "httpx.BaseTransport | None") ->
 
     verify = ssl.create_default_context(cafile=str(server.ca)) if server.ca is not None else server.verify
     return httpx.Client(base_url=server.url, timeout=server.timeout_s, verify=verify, transport=transport)
+
+
+def _before_last(page: Sequence[api.TheirTask]) -> str:
+    """Return the latest time of a page but for its last: the page that follows may begin with tasks of the last one."""
+    times = sorted({task.updated_at for task in page})
+    return times[-2] if len(times) > 1 else times[-1]
 
 
 def _where(column: str, operator: str, value: Any) -> dict[str, Any]:

@@ -60,21 +60,20 @@ class SyncLoop:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def sync_all(self) -> None:
-        """Sync every linked campaign whose server is not left alone for now."""
+    def _linked(self) -> list[tuple[str, str]]:
+        """Return linked campaigns and their servers; none where another scheduler leads."""
+        if not self._is_leading():
+            return []
         with self._store.reading() as session:
-            linked = [
+            return [
                 (name, label_studio_pb2.LabelStudioLink.FromString(row.link).server)
                 for name, row in storage.links(session)
             ]
-        for name, server in linked:
-            if self._stopping.is_set() or not self._is_leading():
-                return
-            pause = self._pauses.setdefault(server, _Pause())
-            if time.monotonic() >= pause.until:
-                self._sync(name, server, pause)
 
-    def _sync(self, name: str, server: str, pause: _Pause) -> None:
+    def _sync(self, name: str, server: str) -> None:
+        pause = self._pauses.setdefault(server, _Pause())
+        if self._stopping.is_set() or not self._is_leading() or time.monotonic() < pause.until:
+            return
         try:
             self._syncer.sync(name)
         except Unavailable as error:
@@ -89,8 +88,14 @@ class SyncLoop:
     def _run(self) -> None:
         with ThreadPoolExecutor(1, thread_name_prefix="label-studio") as executor:
             while not self._stopping.wait(self._every_s):
-                fault = executor.submit(self.sync_all).exception()
-                if isinstance(fault, SealpoolError):
-                    self._log.warning("Label Studio put off", error=fault.message)
-                elif fault is not None:
-                    self._log.error("Label Studio met a fault", exc_info=fault)
+                linked = executor.submit(self._linked)
+                self._report(linked.exception())
+                # Each on its own: a fault that one campaign meets keeps no other out of step.
+                for name, server in [] if linked.exception() else linked.result():
+                    self._report(executor.submit(self._sync, name, server).exception())
+
+    def _report(self, fault: BaseException | None) -> None:
+        if isinstance(fault, SealpoolError):
+            self._log.warning("Label Studio put off", error=fault.message)
+        elif fault is not None:
+            self._log.error("Label Studio met a fault", exc_info=fault)

@@ -79,9 +79,13 @@ class LabelStudioRoom:
         return router(self.calls, max_body_bytes=self._max_body_bytes)
 
     def close(self) -> None:
-        """Wait for the thread, and close the connections."""
+        """Wait for the thread, for one request of it at most, and close the connections."""
+        with self._lock:
+            clients = list(self._clients.values())
+        for client in clients:
+            client.stop()
         self.loop.close()
-        for client in self._clients.values():
+        for client in clients:
             client.close()
 
     def _client_of(self, server: str) -> LabelStudioClient:

@@ -3,10 +3,11 @@
 No `from __future__ import annotations`: FastAPI reads the types of handlers that are made inside a function.
 """
 
+import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -26,6 +27,8 @@ from sealpool.errors import (
 )
 
 PREFIX = "/label-studio"
+BODY_S = 60.0
+"""For a whole body to come. Nothing else bounds these calls: they hold no permit."""
 _STATUS: dict[type[SealpoolError], int] = {
     InvalidArgument: 422,
     NotFound: 404,
@@ -48,45 +51,50 @@ def router(calls: LabelStudioCalls, *, max_body_bytes: int) -> APIRouter:
     async def webhook(campaign: str, request: Request) -> Response:
         secret = request.headers.get(SECRET_HEADER, "")
 
+        def check() -> None:
+            calls.check_secret(campaign, secret)
+
         def take(body: Any) -> dict[str, Any]:
             return {"received": calls.receive(campaign, secret, body)}
 
-        return await _answer(request, take, max_body_bytes)
+        return await _answer(request, check, take, max_body_bytes)
+
+    def ask(campaign: str, request: Request, tell: Callable[[Any], dict[str, Any]]) -> Awaitable[Response]:
+        def check() -> None:
+            calls.check_password(campaign, _password(request))
+
+        return _answer(request, check, tell, max_body_bytes)
 
     @routes.get("/{campaign}/ml/health")
     async def health(campaign: str, request: Request) -> Response:
         def tell(_body: Any) -> dict[str, Any]:
-            calls.check_password(campaign, _password(request))
             return {"status": "UP", "model_class": "sealpool"}
 
-        return await _answer(request, tell, max_body_bytes)
+        return await ask(campaign, request, tell)
 
     @routes.post("/{campaign}/ml/setup")
     async def setup(campaign: str, request: Request) -> Response:
         def tell(_body: Any) -> dict[str, Any]:
-            calls.check_password(campaign, _password(request))
             return {"model_version": calls.version(campaign)}
 
-        return await _answer(request, tell, max_body_bytes)
+        return await ask(campaign, request, tell)
 
     @routes.get("/{campaign}/ml/versions")
     async def versions(campaign: str, request: Request) -> Response:
         def tell(_body: Any) -> dict[str, Any]:
-            calls.check_password(campaign, _password(request))
             return {"versions": [calls.version(campaign)]}
 
-        return await _answer(request, tell, max_body_bytes)
+        return await ask(campaign, request, tell)
 
     @routes.post("/{campaign}/ml/predict")
     async def predict(campaign: str, request: Request) -> Response:
         def tell(body: Any) -> dict[str, Any]:
-            calls.check_password(campaign, _password(request))
             tasks = body.get("tasks") if isinstance(body, dict) else None
             if not isinstance(tasks, list):
                 raise InvalidArgument("tasks", "is not a list")
             return {"results": calls.predict(campaign, tasks)}
 
-        return await _answer(request, tell, max_body_bytes)
+        return await ask(campaign, request, tell)
 
     @routes.post("/{campaign}/ml/webhook")
     async def ignored() -> dict[str, Any]:
@@ -96,14 +104,20 @@ def router(calls: LabelStudioCalls, *, max_body_bytes: int) -> APIRouter:
     return routes
 
 
-async def _answer(request: Request, answer: Callable[[Any], dict[str, Any]], max_body_bytes: int) -> Response:
+async def _answer(
+    request: Request, check: Callable[[], None], answer: Callable[[Any], dict[str, Any]], max_body_bytes: int
+) -> Response:
     try:
-        body = await _body(request, max_body_bytes)
+        await run_in_threadpool(check)  # before anything of a stranger's is read
+        async with asyncio.timeout(BODY_S):
+            body = await _body(request, max_body_bytes)
         return JSONResponse(await run_in_threadpool(answer, body))
     except SealpoolError as error:
         status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
         headers = {"WWW-Authenticate": "Basic"} if status == _STATUS[Unauthenticated] else None
         return JSONResponse({"error": error.message, "field": error.field}, status_code=status, headers=headers)
+    except TimeoutError:
+        return JSONResponse({"error": "the body did not come in time", "field": "body"}, status_code=408)
 
 
 async def _body(request: Request, max_body_bytes: int) -> Any:

@@ -114,7 +114,7 @@ def _secret(what: str, file: Path | None, variable: str) -> str:
     if variable:
         if not os.environ.get(variable, "").strip():
             raise ValueError(f"{what}_env: {variable} is not set")
-        return os.environ[variable].strip()
+        return _fit(what, os.environ[variable].strip())
     if file is None:
         return ""
     try:
@@ -123,4 +123,11 @@ def _secret(what: str, file: Path | None, variable: str) -> str:
         raise ValueError(f"{what}_file: {file} cannot be read") from error
     if not secret:
         raise ValueError(f"{what}_file: {file} is empty")
+    return _fit(what, secret)
+
+
+def _fit(what: str, secret: str) -> str:
+    # Whoever reports a header that cannot be sent quotes it.
+    if not (secret.isascii() and secret.isprintable()):
+        raise ValueError(f"the {what} has characters that no header can carry")
     return secret

@@ -53,6 +53,7 @@ class Syncer:
         NotFound
             The campaign has no link.
         """
+        self._read(name)  # before there is a turn: names come from callers
         with self.turn(name):
             campaign, link = self._read(name)
             try:

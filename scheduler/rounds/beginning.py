@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from scheduler import messages
 from scheduler.asking import asking
 from scheduler.domain.labels import why_untrainable
-from scheduler.domain.planning import Facts, plan_round, rule_fires
+from scheduler.domain.planning import Facts, LastRound, is_idle, plan_round, rule_fires
 from scheduler.domain.spec import batch_of, oracle_of
 from scheduler.domain.states import (
     ENDED,
@@ -20,15 +20,18 @@ from scheduler.domain.states import (
     RoundKind,
     RoundState,
 )
+from scheduler.labelled_set import training_set
 from scheduler.oracles.registry import OracleRegistry
 from scheduler.ports import Index
 from scheduler.resolving import resolve_all
-from scheduler.storage import campaigns, drawn_items, events, labels, leadership, rounds, tasks
+from scheduler.storage import campaigns, drawn_items, events, labels, leadership, leases, rounds, tasks
 from scheduler.storage.models import Campaign, Round
 from scheduler.storage.store import Store
 from sealpool.errors import FailedPrecondition, NotFound, Unavailable
 from sealpool.runtime.logs import Logger
 from sealpool.v1 import scheduler_pb2
+
+FINISHED = frozenset({RoundState.FINISHED})
 
 
 class RoundStarter:
@@ -90,8 +93,8 @@ class RoundStarter:
         spec = campaigns.spec_of(campaign)
         if spec.annotation.agreement == scheduler_pb2.AGREEMENT_DAWID_SKENE:
             resolve_all(session, campaign, now=now)
-        examples = cache(lambda: _examples(session, campaign))
-        facts = self._facts(session, campaign, last, pool_size, examples)
+        examples = cache(lambda: _examples(session, campaign, spec))
+        facts = self._facts(session, campaign, pool_size, examples)
         plan = plan_round(facts)
         trains = plan.kind in (RoundKind.MODEL, RoundKind.FINAL)
         round_ = Round(
@@ -177,16 +180,33 @@ class RoundStarter:
             return False
         if self._would_fail_again(session, campaign, last):
             return False
-        if tasks.outstanding(session, campaign.id, audience=Audience.ORACLE):
-            return True  # an oracle that came to a limit of its own left them to the round after a pause
+        if self._is_automatic(spec) and tasks.outstanding(session, campaign.id, audience=Audience.ORACLE):
+            return True  # a stream asked for them, or an oracle that came to a limit of its own left them
         arrived = self._arrived(session, campaign, ENDED)
-        outstanding = () if arrived else tasks.outstanding(session, campaign.id)
+        spent = campaign.labelled + campaign.evaluation_labelled
+        if arrived >= spec.rule.after_labels or last is None:
+            return rule_fires(spec, arrived=arrived, spent=spent, idle=False, whole_batch=0)
+        has_open = leases.has_open(session, campaign.id, purposes=(LabelPurpose.TRAINING,))
         return rule_fires(
             spec,
             arrived=arrived,
-            spent=campaign.labelled + campaign.evaluation_labelled,
-            idle=_is_idle(campaign, spec, last, outstanding=len(outstanding)),
+            spent=spent,
+            idle=self._is_idle(session, campaign, spec, has_open=has_open),
+            whole_batch=spec.seed_size if last.kind == RoundKind.SEED else spec.batch_size or last.batch,
         )
+
+    def _is_automatic(self, spec: scheduler_pb2.CampaignSpec) -> bool:
+        return self._oracles[oracle_of(spec)] is not None
+
+    def _is_idle(
+        self, session: Session, campaign: Campaign, spec: scheduler_pb2.CampaignSpec, *, has_open: bool
+    ) -> bool:
+        # Not the latest round: one that failed has done nothing that need not be done again.
+        last = rounds.last_finished(session, campaign.id)
+        known = None
+        if last is not None:
+            known = LastRound(kind=RoundKind(last.kind), picks=last.picks, has_selected=bool(last.strategy))
+        return is_idle(spec, known, arrived=lambda: self._arrived(session, campaign, FINISHED), has_open=has_open)
 
     def _would_fail_again(self, session: Session, campaign: Campaign, last: Round | None) -> bool:
         failed = last is not None and last.state == RoundState.FAILED
@@ -196,7 +216,6 @@ class RoundStarter:
         self,
         session: Session,
         campaign: Campaign,
-        last: Round | None,
         pool_size: int | None,
         examples: Callable[[], Sequence[tuple[int, ...]]],
     ) -> Facts:
@@ -212,12 +231,12 @@ class RoundStarter:
             outstanding=outstanding,
             for_oracle=len(tasks.outstanding(session, campaign.id, audience=Audience.ORACLE)),
             reserved=reserved_for_evaluation(session, campaign, spec),
-            idle=_is_idle(campaign, spec, last, outstanding=outstanding),
+            idle=self._is_idle(session, campaign, spec, has_open=outstanding > 0),
             # A failed round's labels are taken up by the next one.
-            arrived=self._arrived(session, campaign, frozenset({RoundState.FINISHED})),
-            seeded=rounds.is_seeded(session, campaign.id),
+            arrived=self._arrived(session, campaign, FINISHED),
+            seeded=not spec.seed_size or rounds.is_seeded(session, campaign.id),
             why_untrainable=lambda: why_untrainable(spec, examples()),
-            oracle_is_automatic=self._oracles[oracle_of(spec)] is not None,
+            oracle_is_automatic=self._is_automatic(spec),
         )
 
     def _arrived(self, session: Session, campaign: Campaign, states: frozenset[RoundState]) -> int:
@@ -234,23 +253,6 @@ def reserved_for_evaluation(session: Session, campaign: Campaign, spec: schedule
     return to_draw + len(drawn_items.evaluation_outstanding(session, campaign.id))
 
 
-def _is_idle(campaign: Campaign, spec: scheduler_pb2.CampaignSpec, last: Round | None, *, outstanding: int) -> bool:
-    """Whether the last round leaves nothing from which a label could come.
-
-    It was the campaign's last, and the budget was raised since; or what it handed out was withdrawn or given up; or it
-    found nothing to hand out.
-    """
-    if last is None or last.state != RoundState.FINISHED:
-        return False
-    if last.kind == RoundKind.FINAL:
-        return True
-    fills = spec.fill != scheduler_pb2.FILL_NONE
-    found_nothing = (
-        last.kind == RoundKind.MODEL and last.batch > 0 and fills and campaign.last_sequence == last.snapshot
-    )
-    return not outstanding and (last.picks > 0 or found_nothing)
-
-
 def _class_counts(spec: scheduler_pb2.CampaignSpec, labelled: Sequence[tuple[int, ...]]) -> list[int]:
     counts = [0] * len(spec.classes)
     for item in labelled:
@@ -259,9 +261,8 @@ def _class_counts(spec: scheduler_pb2.CampaignSpec, labelled: Sequence[tuple[int
     return counts
 
 
-def _examples(session: Session, campaign: Campaign) -> list[tuple[int, ...]]:
-    found = labels.effective(session, campaign.id, purpose=LabelPurpose.TRAINING, until=campaign.last_sequence)
-    return list(found.values())
+def _examples(session: Session, campaign: Campaign, spec: scheduler_pb2.CampaignSpec) -> list[tuple[int, ...]]:
+    return list(training_set(session, campaign.id, spec, until=campaign.last_sequence).values())
 
 
 _WHY_COMPLETED = "its budget is spent, or its pool has nothing left to label"

@@ -1,25 +1,22 @@
 """Held-out items of the pool itself: drawn once, before anything is picked."""
 
+from scheduler.domain.annotation_spec import annotations_of
 from scheduler.domain.evaluation_spec import check_pool_has_room
 from scheduler.domain.seeds import Purpose, derive_seed
 from scheduler.domain.spec import oracle_of
 from scheduler.domain.states import Audience, DrawKind, LabelPurpose
+from scheduler.drawing import draw_real
 from scheduler.oracles.registry import OracleRegistry
 from scheduler.ports import Index
+from scheduler.rounds.handed_out import handed_out_of
 from scheduler.rounds.recording import Recording, RoundJob, recording
 from scheduler.storage import campaigns, drawn_items, labels, tasks
 from scheduler.storage.store import Store
 from scheduler.storage.tasks import Pick
-from scheduler.synthesis.origin import draw_real
 from sealpool.types import ItemId
-from sealpool.v1 import common_pb2, scheduler_pb2
+from sealpool.v1 import common_pb2
 
 _SEEDS = {DrawKind.EVALUATION: Purpose.EVALUATION, DrawKind.TEST_POOL: Purpose.TEST_POOL}
-
-
-def holds_out(spec: scheduler_pb2.CampaignSpec) -> bool:
-    """Whether items of the pool itself are held out."""
-    return bool(spec.evaluation.items or spec.evaluation.test_pool)
 
 
 class HeldOutDrawer:
@@ -43,7 +40,8 @@ class HeldOutDrawer:
                 return
             until = campaigns.get(session, job.campaign).last_sequence
             labelled = labels.effective(session, job.campaign_id, purpose=LabelPurpose.TRAINING, until=until)
-            handed_out = tasks.items_before(session, job.campaign_id, job.number)
+            # Of this round's number too: items that synthesis found, and asked about while the round ran.
+            handed_out = tasks.items_before(session, job.campaign_id, job.number + 1)
             held_out = drawn_items.held_out(session, job.campaign_id)
         check_pool_has_room(job.spec, self._index.get_pool(job.spec.pool).size)
         examples = map(ItemId, job.spec.seeding.item_ids)
@@ -55,8 +53,9 @@ class HeldOutDrawer:
             self._write(job, record, kind, drawn)
 
     def _write(self, job: RoundJob, record: Recording, kind: DrawKind, drawn: list[ItemId]) -> None:
-        # Somebody may have labelled one of them, unasked, while they were drawn.
+        # Somebody may have labelled one of them, unasked, or been asked about it, while they were drawn.
         known = labels.known_items(record.session, job.campaign_id, drawn, purpose=LabelPurpose.TRAINING)
+        known |= handed_out_of(record.session, job.campaign_id, drawn)
         items = [item for item in drawn if item not in known]
         drawn_items.add(record.session, job.campaign_id, kind, items)
         if kind is DrawKind.EVALUATION:
@@ -78,5 +77,5 @@ def add_evaluation_tasks(
         labelled=labels.known_items(record.session, job.campaign_id, ids, purpose=LabelPurpose.EVALUATION),
         purpose=LabelPurpose.EVALUATION,
         audience=Audience.PEOPLE if oracles[oracle_of(job.spec)] is None else Audience.ORACLE,
-        annotations=job.spec.annotation.annotations or 1,
+        annotations=annotations_of(job.spec),
     )

@@ -5,18 +5,19 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
-from scheduler import messages
 from scheduler.domain.answers import Answer
+from scheduler.domain.evaluation_spec import holds_out
+from scheduler.domain.labels import why_untrainable
 from scheduler.domain.llm_spec import ORACLE as LLM
 from scheduler.domain.spec import oracle_of
-from scheduler.domain.states import Audience, CampaignState, LabelPurpose, Outcome, RoundKind
+from scheduler.domain.states import Audience, LabelPurpose, Outcome, RoundKind
+from scheduler.labelled_set import training_set
 from scheduler.labelling import commit_answers
 from scheduler.oracles.port import Oracle, OracleExhausted, OracleJob
 from scheduler.oracles.registry import OracleRegistry
 from scheduler.ports import Index
-from scheduler.rounds.holding_out import holds_out
 from scheduler.rounds.recording import Recording, RoundJob, check_not_archived, recording
-from scheduler.storage import drawn_items, events, labels, tasks
+from scheduler.storage import drawn_items, labels, tasks
 from scheduler.storage.store import Store
 from scheduler.storage.tasks import Pick
 from sealpool.failpoint import reach
@@ -49,9 +50,11 @@ class OracleLabelling:
         with recording(self._store, job) as record:
             check_not_archived(record.campaign)
             tasks.withdraw_items(record.session, job.campaign_id, gone)
-            record.finish(is_last=_pool_is_exhausted(job, record))
+            is_last = _pool_is_exhausted(job, record, is_automatic=oracle is not None)
+            in_vain = _why_in_vain(job, record) if is_last else ""
+            record.finish(is_last=is_last, reason=in_vain)
             if exhausted:
-                _pause(record, exhausted)
+                record.pause(exhausted)
         reach("scheduler.round.after_label")
 
     def _ask(self, job: RoundJob, oracle: Oracle, waiting: Sequence[ItemId]) -> tuple[set[ItemId], str]:
@@ -150,21 +153,27 @@ def is_audited(spec: scheduler_pb2.CampaignSpec, item: ItemId) -> bool:
     return int.from_bytes(digest[:8], "big") < spec.oracle.llm.audit_share * 2**64
 
 
-def _pause(record: Recording, reason: str) -> None:
-    if record.campaign.state == CampaignState.ACTIVE:
-        record.campaign.state = CampaignState.PAUSED
-        record.campaign.state_reason = reason
-        events.add(record.session, record.campaign, messages.state_changed(record.campaign, now=record.now))
+def _pool_is_exhausted(job: RoundJob, record: Recording, *, is_automatic: bool) -> bool:
+    """Whether a round that knows every label found nothing to hand out, and nothing that was handed out is waiting.
 
-
-def _pool_is_exhausted(job: RoundJob, record: Recording) -> bool:
-    """Whether a model that knows every label found nothing to hand out, and nothing that was handed out is waiting."""
+    Without a model it is the last one only if an oracle of our own labels: people may correct a label yet.
+    """
+    looks_everywhere = job.spec.fill != scheduler_pb2.FILL_NONE if job.kind == RoundKind.MODEL else is_automatic
     return (
-        job.kind == RoundKind.MODEL
+        job.kind in (RoundKind.MODEL, RoundKind.WITHOUT_MODEL)
+        and looks_everywhere
         and job.batch > 0
-        and job.spec.fill != scheduler_pb2.FILL_NONE
         and not job.spec.HasField("stream")  # which brings new items
         and record.round.picks == 0
         and not labels.arrived_since(record.session, job.campaign_id, job.snapshot)
         and not tasks.outstanding(record.session, job.campaign_id)
     )
+
+
+def _why_in_vain(job: RoundJob, record: Recording) -> str:
+    """Return why nothing can be learnt from a pool that has nothing left to label; "" if something was."""
+    if job.kind == RoundKind.MODEL:
+        return ""
+    found = training_set(record.session, job.campaign_id, job.spec, until=record.campaign.last_sequence)
+    why = why_untrainable(job.spec, found.values())
+    return f"its pool has nothing left to label, and the labels cannot train a model: {why}"

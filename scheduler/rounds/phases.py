@@ -4,15 +4,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
+from scheduler.domain.annotation_spec import annotations_of
+from scheduler.domain.evaluation_spec import holds_out
 from scheduler.domain.labels import why_alike
 from scheduler.domain.seeds import Purpose, derive_seed
 from scheduler.domain.spec import expanding_classes_of, oracle_of
 from scheduler.domain.states import Audience, LabelPurpose, RoundKind, RoundState
 from scheduler.domain.strategy_spec import FALLBACK, needs_model, strategy_to_ask_for
+from scheduler.labelled_set import LabelledSet, labelled_set, training_set
 from scheduler.oracles.registry import OracleRegistry
 from scheduler.ports import Index, Learner
 from scheduler.rounds.evaluating import Evaluator
-from scheduler.rounds.holding_out import HeldOutDrawer, holds_out
+from scheduler.rounds.handed_out import handed_out_of
+from scheduler.rounds.holding_out import HeldOutDrawer
 from scheduler.rounds.oracle_labelling import OracleLabelling
 from scheduler.rounds.recording import RoundJob, check_not_archived, recording
 from scheduler.rounds.seeding import Seeder
@@ -21,7 +25,6 @@ from scheduler.rounds.testing_actively import ActiveTester
 from scheduler.storage import drawn_items, labels, tasks
 from scheduler.storage.store import Store
 from scheduler.storage.tasks import Pick
-from scheduler.synthesis.origin import is_made
 from sealpool.errors import FailedPrecondition
 from sealpool.failpoint import reach
 from sealpool.types import ItemId, LabelledItems
@@ -62,10 +65,9 @@ class Phases:
             model=job.spec.model,
             seed=derive_seed(job.spec.seed, job.number, Purpose.TRAIN),
         )
-        labelled = self._labelled(job)
-        if job.spec.exclude_synthetic:
-            labelled = {item: classes for item, classes in labelled.items() if not is_made(item)}
-        result = self._learner.train(header, _examples(labelled))
+        with self._store.reading() as session:
+            labelled = training_set(session, job.campaign_id, job.spec, until=job.snapshot)
+        result = self._learner.train(header, LabelledItems(ids=list(labelled), labels=list(labelled.values())))
         reach("scheduler.round.after_train")
         with recording(self._store, job) as record:
             record.round.labels = result.examples
@@ -111,8 +113,8 @@ class Phases:
         _check_picks(job, picks, frozenset(barred))
         with recording(self._store, job) as record:
             check_not_archived(record.campaign)
-            # A stream may have asked about one of them meanwhile.
-            asked = tasks.rounds_of(record.session, job.campaign_id, [pick.item_id for pick in picks])
+            # A stream or an audit may have asked about one of them meanwhile.
+            asked = handed_out_of(record.session, job.campaign_id, [pick.item_id for pick in picks])
             picks = [pick for pick in picks if pick.item_id not in asked]
             # Somebody may have labelled one of them, unasked, since the snapshot.
             labelled = labels.known_items(
@@ -125,7 +127,7 @@ class Phases:
                 picks,
                 labelled=labelled,
                 audience=Audience.PEOPLE if self._oracles[oracle_of(job.spec)] is None else Audience.ORACLE,
-                annotations=job.spec.annotation.annotations or 1,
+                annotations=annotations_of(job.spec),
             )
             record.round.picks = len(picks)
             record.round.origin_counts = _origin_counts(picks)
@@ -138,20 +140,16 @@ class Phases:
             record.move_to(RoundState.LABELLING)
         reach("scheduler.round.after_picks")
 
-    def _labelled(self, job: RoundJob) -> dict[ItemId, tuple[int, ...]]:
+    def _labelled(self, job: RoundJob) -> LabelledSet:
         with self._store.reading() as session:
-            found = labels.effective(session, job.campaign_id, purpose=LabelPurpose.TRAINING, until=job.snapshot)
-            # An item may have been labelled for training, unasked, that is held out.
-            for item in drawn_items.held_out(session, job.campaign_id) if holds_out(job.spec) else ():
-                found.pop(item, None)
-        return found
+            return labelled_set(session, job.campaign_id, job.spec, until=job.snapshot)
 
     def _pick(self, job: RoundJob, barred: Sequence[ItemId]) -> learner_pb2.SelectResponse:
         if job.batch == 0:
             return learner_pb2.SelectResponse()
         labelled = {} if job.kind == RoundKind.SEED else self._labelled(job)
         if not labelled:  # then a candidate pool has nothing to grow from
-            return self._seeder.draw(job)
+            return self._seeder.draw(job, barred)
         header = self._select_header(job)
         if job.kind == RoundKind.WITHOUT_MODEL:
             _do_without_model(header, job.spec)
@@ -208,10 +206,6 @@ def _do_without_model(header: learner_pb2.SelectHeader, spec: scheduler_pb2.Camp
         header.strategy.CopyFrom(common_pb2.StrategySpec(name=FALLBACK))
         if header.policy.growth == common_pb2.CANDIDATE_GROWTH_PICK:  # which a batch as a whole cannot have
             header.policy.growth = common_pb2.CANDIDATE_GROWTH_ROUND
-
-
-def _examples(labelled: Mapping[ItemId, Sequence[int]]) -> LabelledItems:
-    return LabelledItems(ids=list(labelled), labels=list(labelled.values()))
 
 
 def _origin_counts(picks: Sequence[Pick]) -> list[int]:

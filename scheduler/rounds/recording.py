@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 from scheduler import messages
 from scheduler.domain.labels import why_untrainable
 from scheduler.domain.states import CampaignState, LabelPurpose, RoundKind, RoundState, check_transition
-from scheduler.storage import campaigns, events, labels, leadership, rounds, stale_tasks, tasks
+from scheduler.labelled_set import training_set
+from scheduler.storage import campaigns, events, leadership, rounds, stale_tasks, tasks
 from scheduler.storage.models import Campaign, Round
 from scheduler.storage.store import Store
 from sealpool.errors import FailedPrecondition
@@ -142,9 +143,8 @@ class Recording:
         spent = self.campaign.labelled + self.campaign.evaluation_labelled
         if self.round.kind != RoundKind.WITHOUT_MODEL or self.round.batch or spent < spec.budget:
             return ""
-        until = self.campaign.last_sequence
-        found = labels.effective(self.session, self.campaign.id, purpose=LabelPurpose.TRAINING, until=until)
-        return why_untrainable(spec, list(found.values()))
+        found = training_set(self.session, self.campaign.id, spec, until=self.campaign.last_sequence)
+        return why_untrainable(spec, found.values())
 
     def _end(self) -> None:
         self.round.finished_at = self.now

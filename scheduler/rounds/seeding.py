@@ -10,14 +10,14 @@ from scheduler.domain.seeds import Purpose, derive_seed
 from scheduler.domain.spec import metadata_field_of
 from scheduler.domain.states import LabelPurpose, RoundKind
 from scheduler.domain.turns import turn_by_turn
+from scheduler.drawing import draw_real
 from scheduler.embedding import embed_texts
 from scheduler.oracles.dataset import labels_of
 from scheduler.oracles.metadata_scan import MetadataScan
 from scheduler.ports import Index, Learner
 from scheduler.rounds.recording import RoundJob
-from scheduler.storage import drawn_items, labels, tasks
+from scheduler.storage import labels
 from scheduler.storage.store import Store
-from scheduler.synthesis.origin import draw_real
 from sealpool.client import Neighbors
 from sealpool.errors import FailedPrecondition, NotFound
 from sealpool.types import ItemId
@@ -51,9 +51,15 @@ class Seeder:
         self._learner = learner
         self._scan = MetadataScan(index)
 
-    def draw(self, job: RoundJob) -> learner_pb2.SelectResponse:
-        """Choose the seed set as the campaign says; another batch while no item is labelled is drawn at random."""
-        taken = self._taken(job)
+    def draw(self, job: RoundJob, barred: Sequence[ItemId]) -> learner_pb2.SelectResponse:
+        """Choose the seed set as the campaign says; another batch while no item is labelled is drawn at random.
+
+        Parameters
+        ----------
+        barred
+            Items that must not be chosen, beside the labelled ones.
+        """
+        taken = self._taken(job, barred)
         is_seed = job.kind == RoundKind.SEED
         chosen = self._choose(job, taken) if is_seed else Seeds(ids=(), strategy="random", reason="")
         ids = [*chosen.ids, *self._fill(job, len(chosen.ids), [*taken, *chosen.ids])]
@@ -69,12 +75,10 @@ class Seeder:
             pool_version=self._index.get_pool(job.spec.pool).version,
         )
 
-    def _taken(self, job: RoundJob) -> list[ItemId]:
+    def _taken(self, job: RoundJob, barred: Sequence[ItemId]) -> list[ItemId]:
         with self._store.reading() as session:
             labelled = labels.effective(session, job.campaign_id, purpose=LabelPurpose.TRAINING, until=job.snapshot)
-            handed_out = tasks.items_before(session, job.campaign_id, job.number)
-            held_out = drawn_items.held_out(session, job.campaign_id)
-        return list(dict.fromkeys([*labelled, *handed_out, *held_out]))
+        return list(dict.fromkeys([*labelled, *barred]))
 
     def _fill(self, job: RoundJob, chosen: int, exclude: Sequence[ItemId]) -> list[ItemId]:
         if chosen >= job.batch:

@@ -10,6 +10,7 @@ from scheduler.domain import stopping
 from scheduler.domain.seeds import Purpose, derive_seed
 from scheduler.domain.states import DrawKind
 from scheduler.domain.stopping_spec import stop_set_of
+from scheduler.drawing import draw_real
 from scheduler.ports import Index, Learner
 from scheduler.rounds.asking_the_model import predict_items
 from scheduler.rounds.recording import Recording, RoundJob, recording
@@ -17,7 +18,6 @@ from scheduler.rounds.testing_actively import is_multilabel
 from scheduler.storage import drawn_items, surveys
 from scheduler.storage.models import Round
 from scheduler.storage.store import Store
-from scheduler.synthesis.origin import draw_real
 from sealpool.types import ItemId
 from sealpool.v1 import common_pb2, scheduler_pb2
 

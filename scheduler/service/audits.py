@@ -8,13 +8,13 @@ from scheduler.asking import asking
 from scheduler.domain.annotation_spec import annotations_of
 from scheduler.domain.seeds import Purpose, derive_seed
 from scheduler.domain.states import CampaignState, LabelPurpose
+from scheduler.drawing import draw_real
 from scheduler.ports import Index
 from scheduler.service.once import Once
 from scheduler.storage import campaigns, drawn_items, item_tasks, labels, rounds, tasks
 from scheduler.storage.models import Campaign
 from scheduler.storage.store import Store
 from scheduler.storage.tasks import Pick
-from scheduler.synthesis.origin import draw_real
 from sealpool.errors import FailedPrecondition
 from sealpool.types import ItemId
 from sealpool.v1 import common_pb2, scheduler_pb2

@@ -148,15 +148,18 @@ class Housekeeper:
     def _perhaps_due(self, session: Session) -> Iterator[str]:
         """Yield campaigns whose after_labels rule may ask for a round, found in a few queries for all of them.
 
-        A kill between a label's commit and its rule would leave the rule asleep until the next label.
+        A kill between a label's commit and its rule would leave the rule asleep until the next label; and nobody tells
+        the rule when tasks are withdrawn, or a stream asks the campaign's own oracle.
         """
         rows = [row for row in campaigns.all_by_name(session, include_archived=False) if _has_label_rule(row)]
         ids = [row.id for row in rows]
         last = rounds.last_of_each(session, ids)
         counts = tasks.counts(session, ids, now=self._store.clock.now())
+        for_oracle = campaigns.with_work_for_oracle(session, ids)
         for row in rows:
             snapshot = last[row.id].snapshot if row.id in last else 0
-            if row.last_sequence > snapshot or not counts[row.id].open + counts[row.id].leased:
+            waits = counts[row.id].open + counts[row.id].leased > counts[row.id].review
+            if row.last_sequence > snapshot or not waits or row.id in for_oracle:
                 yield row.name
 
     def _withdraw_stale(self) -> None:

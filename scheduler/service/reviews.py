@@ -11,9 +11,10 @@ from scheduler.domain.labels import why_untrainable
 from scheduler.domain.reviewing import doubts
 from scheduler.domain.seeds import Purpose, derive_seed
 from scheduler.domain.states import CampaignState, LabelPurpose
+from scheduler.labelled_set import training_set
 from scheduler.ports import Learner
 from scheduler.service.once import Once
-from scheduler.storage import campaigns, labels, rounds, tasks
+from scheduler.storage import campaigns, rounds, tasks
 from scheduler.storage.models import Campaign
 from scheduler.storage.store import Store
 from scheduler.storage.tasks import Pick
@@ -53,9 +54,7 @@ class ReviewService:
             campaign = campaigns.get(session, request.campaign)
             spec = campaigns.spec_of(campaign)
             _check_not_archived(campaign)
-            labelled = labels.effective(
-                session, campaign.id, purpose=LabelPurpose.TRAINING, until=campaign.last_sequence
-            )
+            labelled = training_set(session, campaign.id, spec, until=campaign.last_sequence)
             reviewed = set(tasks.items_of(session, campaign.id, purpose=LabelPurpose.REVIEW))
             number = _last_number(session, campaign)
         _check_enough(spec, labelled, folds=folds)
@@ -101,6 +100,8 @@ class ReviewService:
             said.update(zip(chunk.ids, chunk.probabilities.astype(np.float64), strict=True))
         # Items that have left the pool since are not predicted: their labels stand.
         items = [item for item in labelled if item in said]
+        if not items:
+            return []
         given = [labelled[item] for item in items]
         is_multilabel = spec.task == common_pb2.TASK_KIND_MULTILABEL
         return [

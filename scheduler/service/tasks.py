@@ -1,35 +1,45 @@
 """Tasks for annotators."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from sqlalchemy.orm import Session
 
 from scheduler import messages
+from scheduler.combining import Combiner
 from scheduler.domain.annotation_spec import annotations_of, max_annotations_of
 from scheduler.domain.spec import check_lease, lease_s_of
 from scheduler.domain.states import CampaignState, LabelPurpose
 from scheduler.ports import Index, Learner
 from scheduler.rounds.beginning import require_active
 from scheduler.service.checks import check_annotator
-from scheduler.service.once import Once
+from scheduler.service.known_specs import KnownSpecs
+from scheduler.service.once import Once, check_request_id, parts
 from scheduler.storage import campaigns, leases
 from scheduler.storage.models import Campaign
 from scheduler.storage.store import Store
 from sealpool.errors import InvalidArgument, SealpoolError
 from sealpool.runtime.logs import Logger
-from sealpool.types import ItemId
+from sealpool.types import ItemId, Payload
 from sealpool.v1 import scheduler_pb2
 
 EVERY_PURPOSE = tuple(LabelPurpose)
 WHILE_COMPLETED = tuple(purpose for purpose in LabelPurpose if purpose is not LabelPurpose.TRAINING)
 """Evaluation, audit and review go on when nothing more is learnt."""
+MOST_CALLS = 256
+"""Of a group: an annotator waits for the group before and for his own."""
+MOST_LOOK_UPS = 16
+"""Texts may be long, and an answer of the index server must fit into a message."""
+_TASKS_AT_ONCE = 5_000
 _DIGITS = 18
 """Of the key of a task: any such number fits into the database."""
 
+_Leased = tuple[scheduler_pb2.LeaseTasksResponse, str]
+"""An answer without texts, and the pool where they are."""
+
 
 class TaskService:
-    """Leases tasks. Leases end by the scheduler's clock.
+    """Leases tasks, to all who wait for those of a campaign together. Leases end by the scheduler's clock.
 
     A clock that is set forward ends leases early, and one that is set back makes them last longer by as much; no label
     is lost by either, because an answer counts whoever leased its task and however late.
@@ -49,6 +59,11 @@ class TaskService:
         self._max_lease_tasks = max_lease_tasks
         self._log = log
         self._once = Once(store)
+        self._specs = KnownSpecs(store)
+        self._combiner: Combiner[scheduler_pb2.LeaseTasksRequest, _Leased] = Combiner(self._lease, most=MOST_CALLS)
+        self._payloads: Combiner[Sequence[ItemId], Mapping[ItemId, Payload]] = Combiner(
+            self._look_up, most=MOST_LOOK_UPS
+        )
 
     def lease(self, request: scheduler_pb2.LeaseTasksRequest) -> scheduler_pb2.LeaseTasksResponse:
         """Hand out open tasks to one annotator."""
@@ -59,17 +74,10 @@ class TaskService:
                 f"{request.max_tasks:,} is not 1 to {self._max_lease_tasks:,} (setting max_lease_tasks)",
             )
         _check_lease_seconds(request.lease_seconds)
-        pools: list[str] = []
-
-        def effect(session: Session) -> scheduler_pb2.LeaseTasksResponse:
-            campaign = campaigns.get(session, request.campaign)
-            spec = campaigns.spec_of(campaign)
-            pools.append(spec.pool)
-            return self._lease(session, request, campaign, spec)
-
-        answer = self._once.run(request, scheduler_pb2.LeaseTasksResponse, effect)
+        check_request_id(request)
+        answer, pool = self._combiner.run(request.campaign, request)
         if answer.tasks:
-            self._add_payloads(request.campaign, pools[-1] if pools else self._pool_of(request.campaign), answer)
+            self._add_payloads(request.campaign, pool, answer)
             if request.include_predictions:
                 self._add_predictions(request.campaign, answer)
         return answer
@@ -110,47 +118,73 @@ class TaskService:
 
         return self._once.run(request, scheduler_pb2.ReleaseTasksResponse, effect)
 
-    def _lease(
-        self,
-        session: Session,
-        request: scheduler_pb2.LeaseTasksRequest,
-        campaign: Campaign,
-        spec: scheduler_pb2.CampaignSpec,
-    ) -> scheduler_pb2.LeaseTasksResponse:
+    def _lease(self, name: str, asked: Sequence[scheduler_pb2.LeaseTasksRequest]) -> list[_Leased | SealpoolError]:
+        """Hand out tasks of a campaign to many annotators, in the order they came."""
+        answers: list[_Leased | SealpoolError] = []
+        for part in parts(asked, lambda request: request.max_tasks, most=_TASKS_AT_ONCE):
+            some = asked[part]
+            try:
+                answers += self._lease_at_once(name, some)
+            except SealpoolError as error:  # what transactions before this one handed out is theirs
+                answers += [error] * len(some)
+        return answers
+
+    def _lease_at_once(
+        self, name: str, asked: Sequence[scheduler_pb2.LeaseTasksRequest]
+    ) -> list[_Leased | SealpoolError]:
+        def effect(session: Session, new: Sequence[int]) -> list[scheduler_pb2.LeaseTasksResponse]:
+            return self._lease_to_all(session, campaigns.get(session, name), [asked[at] for at in new])
+
+        answers = self._once.run_all(asked, scheduler_pb2.LeaseTasksResponse, effect)
+        pool = self._specs.pool_of(name)
+        return [answer if isinstance(answer, SealpoolError) else (answer, pool) for answer in answers]
+
+    def _lease_to_all(
+        self, session: Session, campaign: Campaign, asked: Sequence[scheduler_pb2.LeaseTasksRequest]
+    ) -> list[scheduler_pb2.LeaseTasksResponse]:
         purposes = _leasable(session, campaign)
+        spec = self._specs.of(campaign).spec
         now = self._store.clock.now()
-        leased = leases.lease(
+        leased = leases.lease_all(
             session,
             campaign.id,
-            annotator=request.annotator,
-            count=request.max_tasks,
+            [
+                leases.Wanted(
+                    annotator=request.annotator,
+                    count=request.max_tasks,
+                    until=now + timedelta(seconds=request.lease_seconds or lease_s_of(spec)),
+                )
+                for request in asked
+            ],
             now=now,
-            lease_s=request.lease_seconds or lease_s_of(spec),
             slots=1 if annotations_of(spec) == 1 else max_annotations_of(spec),
             purposes=purposes,
         )
-        return scheduler_pb2.LeaseTasksResponse(
-            tasks=map(messages.task_message, leased),
-            open_tasks=leases.count_waiting(session, campaign.id, now=now, purposes=purposes),
-        )
-
-    def _pool_of(self, campaign: str) -> str:
-        with self._store.reading() as session:
-            return campaigns.spec_of(campaigns.get(session, campaign)).pool
+        # Counting looks at every open task: once for all who are answered together.
+        open_tasks = leases.count_waiting(session, campaign.id, now=now, purposes=purposes)
+        return [
+            scheduler_pb2.LeaseTasksResponse(tasks=map(messages.task_message, some), open_tasks=open_tasks)
+            for some in leased
+        ]
 
     def _add_payloads(self, campaign: str, pool: str, answer: scheduler_pb2.LeaseTasksResponse) -> None:
-        ids = [ItemId(task.item_id) for task in answer.tasks]
         try:
-            items = self._index.get_items(pool, ids, vectors=False, payloads=True, allow_missing=True)
+            payloads = self._payloads.run(pool, [ItemId(task.item_id) for task in answer.tasks])
         except SealpoolError as error:
             # The lease is committed: whatever ails the index server, an error would hide the tasks until it runs out.
             self._log.warning("tasks without payload", campaign=campaign, error=error.message)
             return
-        payloads = dict(zip(items.ids, items.payloads or (), strict=True))
         for task in answer.tasks:
             payload = payloads.get(ItemId(task.item_id))
             if payload is not None:
                 messages.add_payload(task, payload)
+
+    def _look_up(self, pool: str, asked: Sequence[Sequence[ItemId]]) -> list[Mapping[ItemId, Payload] | SealpoolError]:
+        """Ask the index server once for what many annotators will read; each gets all of it."""
+        ids = list(dict.fromkeys(item for items in asked for item in items))
+        found = self._index.get_items(pool, ids, vectors=False, payloads=True, allow_missing=True)
+        payloads = dict(zip(found.ids, found.payloads or (), strict=True))
+        return [payloads for _ in asked]
 
     def _add_predictions(self, campaign: str, answer: scheduler_pb2.LeaseTasksResponse) -> None:
         found: dict[str, list[scheduler_pb2.ClassProbability]] = {}

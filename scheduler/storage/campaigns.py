@@ -7,8 +7,9 @@ from sqlalchemy import Select, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from scheduler.domain.states import CampaignState
-from scheduler.storage.models import Campaign
+from scheduler.domain.states import Audience, CampaignState, TaskState
+from scheduler.storage.batches import in_batches
+from scheduler.storage.models import Campaign, Task
 from sealpool.errors import AlreadyExists, NotFound
 from sealpool.v1 import scheduler_pb2
 
@@ -68,6 +69,17 @@ def all_by_name(session: Session, *, include_archived: bool) -> Sequence[Campaig
         query = query.where(Campaign.state != CampaignState.ARCHIVED)
     # Sorted here: databases sort text by their own locale.
     return sorted(session.scalars(query), key=lambda campaign: campaign.name)
+
+
+def with_work_for_oracle(session: Session, campaign_ids: Sequence[int]) -> set[int]:
+    """Return those campaigns with open tasks that wait for the campaign's own oracle."""
+    found: set[int] = set()
+    for some in in_batches(campaign_ids):
+        query = select(Task.campaign_id).where(
+            Task.campaign_id.in_(some), Task.state == TaskState.OPEN, Task.audience == Audience.ORACLE
+        )
+        found.update(session.scalars(query.distinct()))
+    return found
 
 
 def with_pending_drop(session: Session) -> Sequence[str]:

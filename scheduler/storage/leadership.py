@@ -7,21 +7,27 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-import psycopg
 from sqlalchemy import func, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from scheduler.storage.models import Leadership
 from scheduler.storage.store import Store
 from sealpool.errors import Unavailable
 
+if TYPE_CHECKING:
+    import psycopg
+
 _ROW = 1
 _LOCK_KEY = 0x5EA1_9002
 """Of the advisory lock that the leader's session holds."""
 _CHANNEL = "sealpool_scheduler"
 _COMMITS_MS = 2_000
+_FROZEN_S = 2
+"""For how long a transaction of an earlier leader may do nothing while another waits to lead. It can be lost: whatever
+a round commits is done again."""
 _SILENCE_MS = 3_000
 """After which the leader takes its database for dead."""
 _LEADER_IDLE_MS = 6_000
@@ -32,9 +38,22 @@ between two heartbeats, so that an old leader has stopped before there is a new 
 def begin_epoch(session: Session, *, holder: str, now: datetime) -> int:
     """Begin the next epoch and return it.
 
-    Waits for phases that are being committed in the one before; Unavailable where they take too long.
+    Waits for phases that are being committed in the one before, but for those whose process seems frozen.
+
+    Raises
+    ------
+    Unavailable
+        They take too long, or the database takes no writes (a standby, say).
     """
+    try:
+        return _begin_epoch(session, holder=holder, now=now)
+    except DBAPIError as error:
+        raise Unavailable(f"the scheduler's database: {error.orig}") from error
+
+
+def _begin_epoch(session: Session, *, holder: str, now: datetime) -> int:
     if session.get_bind().dialect.name == "postgresql":
+        session.execute(_END_FROZEN, {"frozen_s": _FROZEN_S})
         session.execute(text(f"SET LOCAL lock_timeout = {_COMMITS_MS}"))
     row = session.get(Leadership, _ROW, with_for_update=True)
     if row is None:
@@ -45,6 +64,14 @@ def begin_epoch(session: Session, *, holder: str, now: datetime) -> int:
     row.since = now
     session.flush()
     return row.epoch
+
+
+_END_FROZEN = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+    " WHERE relation = 'leadership'::regclass AND mode = 'RowShareLock' AND granted AND pid <> pg_backend_pid()"
+    " AND state LIKE 'idle in transaction%' AND state_change < clock_timestamp() - make_interval(secs => :frozen_s)"
+)
+"""Ends the sessions that keep the epoch standing, and do nothing."""
 
 
 def is_epoch(session: Session, epoch: int) -> bool:
@@ -95,18 +122,21 @@ class PostgresLock:
             return
         try:
             # Closing alone frees it once the server has noticed.
-            connection.execute("SELECT pg_advisory_unlock_all()")
-        except psycopg.Error:
+            with _lost():
+                connection.execute("SELECT pg_advisory_unlock_all()")
+        except Unavailable:
             return
         finally:
             connection.close()
 
-    def _held(self) -> psycopg.Connection[tuple[object, ...]]:
+    def _held(self) -> "psycopg.Connection[tuple[object, ...]]":
         if self._connection is None:
             raise Unavailable("the lock is not held")
         return self._connection
 
-    def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
+    def _connect(self) -> "psycopg.Connection[tuple[object, ...]]":
+        import psycopg  # an extra, which SQLite needs not
+
         engine = self._store.engine
         arguments, options = engine.dialect.create_connect_args(engine.url)
         told = " ".join(f"-c {name}={value}" for name, value in _SERVER_OPTIONS.items())
@@ -133,6 +163,8 @@ _CLIENT_OPTIONS: dict[str, int] = {
 
 @contextmanager
 def _lost() -> Iterator[None]:
+    import psycopg
+
     try:
         yield
     except psycopg.Error as error:

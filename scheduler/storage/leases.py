@@ -1,16 +1,17 @@
 """Leases: whose task is whose, and until when. Only tasks for people are leased."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Select, Update, and_, bindparam, exists, func, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, Row, and_, select, update
+from sqlalchemy.orm import Session
 
 from scheduler.domain.states import Audience, LabelPurpose, TaskState
-from scheduler.storage.models import Annotation, Task, UtcDateTime
-from scheduler.storage.tasks import waiting
+from scheduler.storage import lease_statements, locks
+from scheduler.storage.batches import in_batches
+from scheduler.storage.models import Task
 
 _UNTRACKED = {"synchronize_session": False}
 
@@ -28,6 +29,15 @@ class LeasedTask:
     lease_expires_at: datetime
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """So many tasks that an annotator would have until a time."""
+
+    annotator: str
+    count: int
+    until: datetime
+
+
 def lease(
     session: Session,
     campaign_id: int,
@@ -39,43 +49,148 @@ def lease(
     slots: int = 1,
     purposes: Collection[LabelPurpose] = tuple(LabelPurpose),
 ) -> list[LeasedTask]:
-    """Lease up to `count` open tasks: those of the latest round first, in it the most wanted first.
+    """Lease tasks to one annotator, as `lease_all` does."""
+    wanted = Wanted(annotator=annotator, count=count, until=now + timedelta(seconds=lease_s))
+    (leased,) = lease_all(session, campaign_id, [wanted], now=now, slots=slots, purposes=purposes)
+    return leased
+
+
+def lease_all(
+    session: Session,
+    campaign_id: int,
+    wanted: Sequence[Wanted],
+    *,
+    now: datetime,
+    slots: int = 1,
+    purposes: Collection[LabelPurpose] = tuple(LabelPurpose),
+) -> list[list[LeasedTask]]:
+    """Lease open tasks: those of the latest round first, in it the most wanted first, to who comes first.
 
     Nobody gets an item that he has answered, skipped or could not tell for the same purpose, nor two tasks of an item.
-    PostgreSQL skips rows that another transaction is leasing at this moment, so that annotators do not wait for each
-    other; on SQLite a transaction that writes is alone. Two statements, and a third where the latest round has not
-    enough.
+    PostgreSQL skips rows that another transaction is leasing at this moment, so that schedulers do not wait for each
+    other; on SQLite a transaction that writes is alone.
+
+    All are given what lies on top, in three to five statements. Who is barred from so much of that that it is not
+    enough for him gets the rest by a search of his own.
 
     Parameters
     ----------
     slots
         Tasks an item has at most.
+
+    Returns
+    -------
+    list
+        What each got, parallel to `wanted`: as many as he wants, or all there are for him.
     """
-    if slots > 1 and session.get_bind().dialect.name == "postgresql":
-        # Of two calls by one annotator at once, neither sees what the other leases before it commits.
-        key = func.hashtextextended(f"lease {campaign_id} {annotator}", 0)
-        session.execute(select(func.pg_advisory_xact_lock(key)))
-    taken: dict[str, LeasedTask] = {}
-    until = now + timedelta(seconds=lease_s)
-    asked = {"campaign_id": campaign_id, "annotator": annotator, "now": now, "purposes": list(purposes)}
-    for of_latest in (True, False):
-        if len(taken) < count:
-            rows = session.execute(
-                _wanted(of_latest=of_latest, several=slots > 1), {**asked, "most": (count - len(taken)) * slots}
-            )
-            for row in rows:
-                if row.item_id not in taken and len(taken) < count:
-                    taken[row.item_id] = LeasedTask(*row, until)
-    if taken:
-        held = {"keys": [task.id for task in taken.values()], "annotator": annotator, "until": until}
-        session.execute(_hold(), held, execution_options=_UNTRACKED)
-    return list(taken.values())
+    if slots > 1:
+        _lock_annotators(session, campaign_id, [one.annotator for one in wanted])
+    search = _Search(session, campaign_id, now=now, slots=slots, purposes=purposes)
+    if len(wanted) == 1:
+        return [search.give_alone(wanted[0], [])]
+    most = sum(one.count for one in wanted) * slots
+    free = {row.id: row for row in search.on_top(most)}
+    is_all = len(free) < most
+    barred = search.barred({row.item_id for row in free.values()}, {one.annotator for one in wanted})
+    given = [_taken(one, free, barred) for one in wanted]
+    if any(given):
+        session.execute(lease_statements.hold_each(), _held_rows(wanted, given))
+    if is_all:
+        return given
+    return [search.give_alone(one, some) for one, some in zip(wanted, given, strict=True)]
+
+
+Barred = set[tuple[str, str, str]]
+"""Annotator, item and purpose: for whom there is no task of it."""
+
+
+class _Search:
+    """Looks for tasks of one campaign that can be leased now."""
+
+    def __init__(
+        self, session: Session, campaign_id: int, *, now: datetime, slots: int, purposes: Collection[LabelPurpose]
+    ) -> None:
+        self._session = session
+        self._several = slots > 1
+        self._slots = slots
+        self._asked = {"campaign_id": campaign_id, "now": now, "purposes": list(purposes)}
+
+    def on_top(self, most: int, *, annotator: str | None = None) -> Iterator[Row[*tuple[Any, ...]]]:
+        """Yield up to `most` tasks that anybody, or one annotator, could have."""
+        for of_latest in (True, False):
+            if most > 0:
+                query = lease_statements.wanted(
+                    of_latest=of_latest, several=self._several, for_one=annotator is not None
+                )
+                asked = self._asked if annotator is None else {**self._asked, "annotator": annotator}
+                rows = self._session.execute(query, {**asked, "most": most}).all()
+                yield from rows
+                most -= len(rows)
+
+    def give_alone(self, one: Wanted, has: Sequence[LeasedTask]) -> list[LeasedTask]:
+        """Lease an annotator what he still wants beside what he has."""
+        taken = {task.item_id: task for task in has}
+        if len(taken) < one.count:
+            for row in self.on_top((one.count - len(taken)) * self._slots, annotator=one.annotator):
+                if row.item_id not in taken and len(taken) < one.count:
+                    taken[row.item_id] = _leased(row, one.until)
+        new = [task.id for task in taken.values()][len(has) :]
+        if new:
+            held = {"keys": new, "annotator": one.annotator, "until": one.until}
+            self._session.execute(lease_statements.hold(), held, execution_options=_UNTRACKED)
+        return list(taken.values())
+
+    def barred(self, items: Collection[str], annotators: Collection[str]) -> Barred:
+        """Return who must not have which of these items for what: he has answered it, or has a task of it."""
+        found: Barred = set()
+        queries = (
+            (lease_statements.answered(), lease_statements.holding())
+            if self._several
+            else (lease_statements.answered(),)
+        )
+        for some in in_batches(list(items)):
+            asked = {**self._asked, "items": some, "annotators": list(annotators)}
+            for query in queries:
+                found.update((name, item, purpose) for name, item, purpose in self._session.execute(query, asked))
+        return found
+
+
+def _lock_annotators(session: Session, campaign_id: int, annotators: Sequence[str]) -> None:
+    """Let no other transaction lease to them: of two at once, neither sees what the other leases before it commits."""
+    locks.until_end(session, [f"lease {campaign_id} {annotator}" for annotator in annotators])
+
+
+def _taken(one: Wanted, free: dict[int, Row[*tuple[Any, ...]]], barred: Barred) -> list[LeasedTask]:
+    """Take out of `free` what an annotator may have, and bar him from other tasks of the same items."""
+    taken: list[LeasedTask] = []
+    for row in free.values():
+        if len(taken) == one.count:
+            break
+        if (one.annotator, row.item_id, row.purpose) not in barred and (one.annotator, row.item_id, "") not in barred:
+            taken.append(_leased(row, one.until))
+            barred.add((one.annotator, row.item_id, ""))
+    for task in taken:
+        del free[task.id]
+    return taken
+
+
+def _leased(row: Row[*tuple[Any, ...]], until: datetime) -> LeasedTask:
+    key, item, number, score, origin, purpose = row
+    return LeasedTask(key, item, number, score, origin, purpose, until)
+
+
+def _held_rows(wanted: Sequence[Wanted], given: Sequence[Sequence[LeasedTask]]) -> list[dict[str, object]]:
+    return [
+        {"key": task.id, "annotator": one.annotator, "until": one.until}
+        for one, some in zip(wanted, given, strict=True)
+        for task in some
+    ]
 
 
 def count_waiting(session: Session, campaign_id: int, *, now: datetime, purposes: Collection[LabelPurpose]) -> int:
     """Count the tasks that anybody could lease now."""
     asked = {"campaign_id": campaign_id, "now": now, "purposes": list(purposes)}
-    return session.scalar(_count_waiting(), asked) or 0
+    return session.scalar(lease_statements.count_waiting(), asked) or 0
 
 
 def has_open(session: Session, campaign_id: int, *, purposes: Collection[LabelPurpose]) -> bool:
@@ -102,69 +217,6 @@ def release(session: Session, campaign_id: int, *, annotator: str, task_ids: Seq
     """Give the annotator's tasks back; return how many. No ids: all of his. The campaign must be locked."""
     change = update(Task).where(_held(campaign_id, annotator, task_ids)).values(annotator="", lease_expires_at=None)
     return len(session.scalars(change.returning(Task.id), execution_options=_UNTRACKED).all())
-
-
-# Building a statement costs more than running it: those of every lease are built once.
-
-
-@cache
-def _wanted(*, of_latest: bool, several: bool) -> Select[int, str, int, float, int, str]:
-    """Return the tasks for an annotator, of the latest round that has open ones or of those before.
-
-    By round, as the index has them: one sort of all that is open would look at every task.
-    """
-    latest = select(func.max(Task.round)).where(_theirs(), Task.state == TaskState.OPEN).scalar_subquery()
-    of_round = Task.round == latest if of_latest else Task.round < latest
-    return (
-        select(Task.id, Task.item_id, Task.round, Task.score, Task.origin, Task.purpose)
-        .where(_theirs(), waiting(bindparam("now", type_=UtcDateTime)), _is_new(several=several), of_round)
-        .order_by(Task.round.desc(), Task.rank, Task.slot)
-        .limit(bindparam("most", type_=Integer))
-        .with_for_update(skip_locked=True)
-    )
-
-
-@cache
-def _count_waiting() -> Select[int]:
-    return select(func.count()).select_from(Task).where(_theirs(), waiting(bindparam("now", type_=UtcDateTime)))
-
-
-@cache
-def _hold() -> Update:
-    return (
-        update(Task)
-        .where(Task.id.in_(bindparam("keys", expanding=True)))
-        .values(annotator=bindparam("annotator"), lease_expires_at=bindparam("until"))
-    )
-
-
-def _theirs() -> ColumnElement[bool]:
-    return and_(
-        Task.campaign_id == bindparam("campaign_id"),
-        Task.audience == Audience.PEOPLE,
-        Task.purpose.in_(bindparam("purposes", expanding=True)),
-    )
-
-
-def _is_new(*, several: bool) -> ColumnElement[bool]:
-    answered = exists().where(
-        Annotation.campaign_id == Task.campaign_id,
-        Annotation.item_id == Task.item_id,
-        Annotation.annotator == bindparam("annotator"),
-        Annotation.purpose == Task.purpose,
-    )
-    if not several:
-        return ~answered
-    other = aliased(Task)
-    held = exists().where(
-        other.campaign_id == Task.campaign_id,
-        other.item_id == Task.item_id,
-        other.id != Task.id,
-        other.state == TaskState.OPEN,
-        other.annotator == bindparam("annotator"),
-        other.lease_expires_at > bindparam("now", type_=UtcDateTime),
-    )
-    return ~answered & ~held
 
 
 def _held(campaign_id: int, annotator: str, task_ids: Sequence[int]) -> ColumnElement[bool]:

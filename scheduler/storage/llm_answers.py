@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
-from scheduler.domain.intervals import wilson
+from sealpool.statistics import wilson
 from scheduler.domain.llm_spec import annotator_name
 from scheduler.domain.states import LabelPurpose, Outcome
 from scheduler.storage.models import Annotation, Label, LlmAnswer, Task

@@ -6,9 +6,10 @@ from datetime import datetime
 from functools import cache
 from typing import cast
 
-from sqlalchemy import Insert, Select, Table, bindparam, delete, insert, select, text
+from sqlalchemy import Insert, Select, Table, bindparam, delete, insert, select
 from sqlalchemy.orm import Session
 
+from scheduler.storage import locks
 from scheduler.storage.models import Request
 
 
@@ -24,18 +25,9 @@ class Answered:
 def lock(session: Session, request_ids: Sequence[str]) -> None:
     """Make other transactions with one of these request ids wait until this one has ended.
 
-    Before any other lock of the transaction, and all ids at once: always taken in the order of their keys, so that two
-    transactions with several ids in common cannot wait for each other.
+    Before any other lock of the transaction.
     """
-    # On SQLite a transaction that writes is alone.
-    if request_ids and session.get_bind().dialect.name == "postgresql":
-        session.execute(_LOCK, {"ids": list(request_ids)})
-
-
-_LOCK = text(
-    "SELECT pg_advisory_xact_lock(key) FROM"
-    " (SELECT hashtextextended(id, 0) AS key FROM unnest(CAST(:ids AS text[])) AS id ORDER BY 1 OFFSET 0) AS keys"
-)
+    locks.until_end(session, request_ids)
 
 
 def find(session: Session, request_ids: Sequence[str]) -> dict[str, Answered]:

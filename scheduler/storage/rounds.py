@@ -27,6 +27,12 @@ def last(session: Session, campaign_id: int) -> Round | None:
     return session.scalar(query)
 
 
+def last_finished(session: Session, campaign_id: int) -> Round | None:
+    """Return the latest round that did all it had to."""
+    query = select(Round).where(Round.campaign_id == campaign_id, Round.state == RoundState.FINISHED)
+    return session.scalar(query.order_by(Round.number.desc()).limit(1))
+
+
 def unfinished(session: Session, campaign_id: int) -> Round | None:
     """Return the round that runs, or that waits to go on. There is at most one, and it is the latest."""
     latest = last(session, campaign_id)

@@ -23,6 +23,11 @@ class Store:
     ----------
     clock
         Times of what is written.
+
+    Attributes
+    ----------
+    has_one_writer
+        Whether a transaction that writes is alone, as on SQLite.
     """
 
     def __init__(self, engine: Engine, *, clock: Clock) -> None:
@@ -32,10 +37,9 @@ class Store:
         self._reads = sessionmaker(engine, expire_on_commit=False)
         self._writes = sessionmaker(self.writing_engine, expire_on_commit=False)
         self._listeners: list[Callable[[], None]] = []
-        # SQLite has one writer. Waiting here is fair and wakes at once, where its busy handler sleeps and polls.
-        self._turn: AbstractContextManager[object] = (
-            threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
-        )
+        self.has_one_writer = engine.dialect.name == "sqlite"
+        # Waiting here is fair and wakes at once, where SQLite's busy handler sleeps and polls.
+        self._turn: AbstractContextManager[object] = threading.Lock() if self.has_one_writer else nullcontext()
 
     def on_commit(self, listener: Callable[[], None]) -> None:
         """Call `listener` after each transaction that wrote. It must be quick and must not raise."""

@@ -64,9 +64,9 @@ def judge(
 
 
 def predicted(task: common_pb2.TaskKind.ValueType, probabilities: NDArray[np.float32]) -> tuple[int, ...]:
-    """Return the classes that one row of probabilities speaks for, ascending."""
+    """Return the classes that one row of probabilities speaks for, ascending; multi-label: every one over 0.5."""
     if task == common_pb2.TASK_KIND_MULTILABEL:
-        return tuple(int(index) for index in np.flatnonzero(probabilities >= 0.5))
+        return tuple(int(index) for index in np.flatnonzero(probabilities > 0.5))
     return (int(np.argmax(probabilities)),)
 
 

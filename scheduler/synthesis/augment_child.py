@@ -44,12 +44,13 @@ def main() -> None:
     """Answer one job: {"texts": […], "changes": […], "seeds": […]}, parallel."""
     sys.meta_path.insert(0, _Hide())
     job = json.load(sys.stdin)
+    answer, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no part of the answer
     try:
         import numpy as np
 
         changes = make_changes()
     except ModuleNotFoundError as error:
-        json.dump({"missing": (error.name or "nlpaug").partition(".")[0]}, sys.stdout)
+        json.dump({"missing": (error.name or "nlpaug").partition(".")[0]}, answer)
         return
     texts = []
     for text, change, seed in zip(job["texts"], job["changes"], job["seeds"], strict=True):
@@ -57,7 +58,7 @@ def main() -> None:
         np.random.seed(seed % 2**32)
         made = changes[change](text)
         texts.append(made[0] if made else text)
-    json.dump({"texts": texts}, sys.stdout)
+    json.dump({"texts": texts}, answer)
 
 
 if __name__ == "__main__":

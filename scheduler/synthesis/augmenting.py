@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sealpool.errors import FailedPrecondition, InternalError, Unavailable
 
 CHANGES = 4
 _LIMIT_S = 120
+_COMMAND = (sys.executable, "-m", "scheduler.synthesis.augment_child")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,23 +31,35 @@ def augment(changes: Sequence[Change]) -> list[str]:
         Nlpaug is not installed.
     Unavailable
         It took longer than two minutes.
+    InternalError
+        It ended without an answer, or was killed.
     """
     job = {
         "texts": [change.text for change in changes],
         "changes": [change.kind for change in changes],
         "seeds": [change.seed for change in changes],
     }
-    command = [sys.executable, "-m", "scheduler.synthesis.augment_child"]
-    try:
-        done = subprocess.run(  # noqa: S603 - ourselves
-            command, input=json.dumps(job), capture_output=True, text=True, encoding="utf-8", timeout=_LIMIT_S
-        )
-    except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"changing {len(changes):,} texts took over {_LIMIT_S} s; ask for fewer") from error
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        raise InternalError(f"nlpaug ended with {done.returncode}: {last[:300]}")
-    answer = json.loads(done.stdout)
+    answer = _answer(json.dumps(job), f"changing {len(changes):,} texts")
     if "missing" in answer:
         raise FailedPrecondition(f'changing texts needs {answer["missing"]}: pip install "sealpool[stream]"')
-    return [str(text) for text in answer["texts"]]
+    texts = answer.get("texts")
+    if not isinstance(texts, list) or len(texts) != len(changes):
+        raise InternalError("nlpaug gave no text for some of those that it was to change")
+    return [str(text) for text in texts]
+
+
+def _answer(job: str, what: str) -> Mapping[str, object]:
+    try:
+        done = subprocess.run(  # noqa: S603 - ourselves
+            _COMMAND, input=job, capture_output=True, text=True, encoding="utf-8", timeout=_LIMIT_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"{what} took over {_LIMIT_S:g} s; ask for fewer") from error
+    last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1][:300]
+    if done.returncode:
+        raise InternalError(f"nlpaug ended with {done.returncode}: {last}")
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError as error:
+        raise InternalError(f"nlpaug ended without an answer: {last}") from error
+    return answer if isinstance(answer, dict) else {}

@@ -1,11 +1,13 @@
 """How items are made, or found, by each method."""
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from scheduler.asking import asking
+from scheduler.domain.origin import made_id
 from scheduler.ports import Index, Learner
 from scheduler.storage import synthetic
 from scheduler.storage.store import Store
@@ -13,7 +15,6 @@ from scheduler.streams.incoming import embed_for_pool, open_intake
 from scheduler.streams.judging import judge, predicted
 from scheduler.synthesis.augmenting import CHANGES, Change, augment
 from scheduler.synthesis.nearest import nearest_items
-from scheduler.synthesis.origin import made_id
 from scheduler.synthesis.paraphrasing import Paraphraser, Wanted
 from scheduler.synthesis.plan import Plan
 from scheduler.synthesis.points import Pair, between, boundary, differing_pairs
@@ -23,6 +24,8 @@ from sealpool.v1 import stream_pb2
 from sealpool.validation import MAX_TEXT_BYTES
 
 ITEMS_A_CALL = 1_000
+SOURCES = 10_000
+"""Labelled items that are read for one request; of more, some are drawn."""
 PASSES = 4
 """Over the sources, where what was made of them was there already, or no different."""
 
@@ -69,14 +72,13 @@ class Maker:
         return self._real(plan, between(starts, ends, randomness=randomness), pairs)
 
     def _boundary(self, plan: Plan) -> Made:
-        ids, vectors, _ = self._read(plan, list(plan.sources))
-        minds = dict(zip(ids, self._minds(plan, vectors), strict=True))
+        rows, vectors = _with_vectors(self._read(plan, plan.some_sources(SOURCES), vectors=True))
+        minds = dict(zip(rows, self._minds(plan, vectors), strict=True))
         pairs = differing_pairs(minds, plan.count, randomness=plan.randomness())
         if not pairs:
             raise FailedPrecondition(
                 "the model says the same of all labelled items: there is no boundary between them", field="campaign"
             )
-        rows = {item: row for row, item in enumerate(ids)}
         starts = vectors[[rows[start] for start, _ in pairs]]
         ends = vectors[[rows[end] for _, end in pairs]]
         points = boundary(starts, ends, lambda points: self._minds(plan, points))
@@ -87,8 +89,8 @@ class Maker:
         return [predicted(plan.spec.task, row) for row in judged.probabilities]
 
     def _ends(self, plan: Plan, pairs: Sequence[Pair]) -> tuple[Vectors, Vectors, list[Pair]]:
-        ids, vectors, _ = self._read(plan, list(dict.fromkeys(item for pair in pairs for item in pair)))
-        rows = {item: row for row, item in enumerate(ids)}
+        ids = list(dict.fromkeys(item for pair in pairs for item in pair))
+        rows, vectors = _with_vectors(self._read(plan, ids, vectors=True))
         there = [pair for pair in pairs if pair[0] in rows and pair[1] in rows]
         if not there:
             raise FailedPrecondition("the pool no longer has the labelled items", field="campaign")
@@ -97,7 +99,10 @@ class Maker:
 
     def _real(self, plan: Plan, points: Vectors, pairs: Sequence[Pair]) -> Made:
         found = nearest_items(self._index, plan.spec.pool, points, exclude=plan.taken)
-        _, _, payloads = self._read(plan, [one.item_id for one in found]) if found else ((), None, ())
+        if not found:
+            return Made(items=[])
+        told = self._read(plan, [one.item_id for one in found], vectors=False)
+        texts = {item: payload.text for item, payload in _with_payloads(told)}
         return Made(
             items=[
                 stream_pb2.SyntheticItem(
@@ -106,25 +111,20 @@ class Maker:
                     sources=pairs[one.point],
                     real=True,
                     distance=one.distance,
-                    text=payload.text,
+                    text=texts[one.item_id],
                 )
-                for one, payload in zip(found, payloads, strict=True)
+                for one in found
+                if one.item_id in texts  # it may have left the pool since
             ]
         )
 
     def _from_texts(self, plan: Plan) -> Made:
         intake = open_intake(self._index, plan.spec)
-        ids, _, payloads = self._read(plan, list(plan.sources))
-        texts = {item: payload.text for item, payload in zip(ids, payloads, strict=True) if payload.text.strip()}
+        found = self._read(plan, plan.some_sources(SOURCES), vectors=False)
+        texts = {item: payload.text for item, payload in _with_payloads(found) if payload.text.strip()}
         if not texts:
             raise FailedPrecondition("no labelled item has a text to make others from", field="campaign")
-        made: dict[ItemId, tuple[ItemId, str]] = {}
-        for source, text in self._texts(plan, texts):
-            item = made_id(plan.method_name, source, text)
-            if item not in made and len(text.encode()) <= MAX_TEXT_BYTES:
-                made[item] = (source, text)
-            if len(made) == plan.count:
-                break
+        made = self._texts(plan, texts)
         if not made:
             return Made(items=[])
         new = Items(
@@ -141,17 +141,21 @@ class Maker:
         ]
         return Made(items=items, new=new)
 
-    def _texts(self, plan: Plan, texts: Mapping[ItemId, str]) -> Iterator[tuple[ItemId, str]]:
-        """Yield sources and what was made of them, of texts that differ from the source and were not made before."""
+    def _texts(self, plan: Plan, texts: Mapping[ItemId, str]) -> dict[ItemId, tuple[ItemId, str]]:
+        """Return up to `plan.count` sources with what was made of them, by the ids that those are to have."""
         order = [list(texts)[row] for row in plan.randomness().permutation(len(texts))]
         variants = range(PASSES * max(1, -(-plan.count // len(order))))
-        tries = [Wanted(source=one, text=texts[one], variant=variant) for variant in variants for one in order]
-        for start in range(0, len(tries), plan.count):
-            some = tries[start : start + plan.count]
-            made = zip([one.source for one in some], self._variants(plan, some, start), strict=True)
-            for source, text in self._fresh(plan, made):
-                if text.strip() and text != texts[source]:
-                    yield source, text
+        tries = (Wanted(source=one, text=texts[one], variant=variant) for variant in variants for one in order)
+        is_paid = plan.method == stream_pb2.SYNTHESIS_METHOD_PARAPHRASE
+        made: dict[ItemId, tuple[ItemId, str]] = {}
+        tried = 0
+        while len(made) < plan.count:
+            some = list(islice(tries, plan.count - len(made) if is_paid else plan.count))
+            if not some:
+                break
+            made.update(self._fresh(plan, zip(some, self._variants(plan, some, tried), strict=True)))
+            tried += len(some)
+        return dict(islice(made.items(), plan.count))
 
     def _variants(self, plan: Plan, wanted: Sequence[Wanted], start: int) -> list[str]:
         if plan.method == stream_pb2.SYNTHESIS_METHOD_PARAPHRASE:
@@ -164,16 +168,34 @@ class Maker:
         ]
         return augment(changes)
 
-    def _fresh(self, plan: Plan, made: Iterator[tuple[ItemId, str]]) -> list[tuple[ItemId, str]]:
-        ids = {made_id(plan.method_name, source, text): (source, text) for source, text in made}
+    def _fresh(self, plan: Plan, made: Iterable[tuple[Wanted, str]]) -> dict[ItemId, tuple[ItemId, str]]:
+        """Return what differs from its source, fits into the pool and was not made before, by the ids it gets."""
+        ids = {
+            made_id(plan.method_name, one.source, text): (one.source, text)
+            for one, text in made
+            if text.strip() and text != one.text and len(text.encode()) <= MAX_TEXT_BYTES
+        }
         with self._store.reading() as session:
             known = synthetic.known(session, plan.campaign_id, list(ids))
-        return [pair for item, pair in ids.items() if item not in known]
+        return {item: pair for item, pair in ids.items() if item not in known}
 
-    def _read(self, plan: Plan, ids: Sequence[ItemId]) -> tuple[list[ItemId], Vectors, list[Payload]]:
-        """Return those of `ids` that the pool still has, with vectors (n, d) and payloads."""
+    def _read(self, plan: Plan, ids: Sequence[ItemId], *, vectors: bool) -> Items:
+        """Return those of `ids` that the pool still has, with vectors (n, d) or payloads."""
         with asking("the index server"):
-            found = self._index.get_items(plan.spec.pool, ids, vectors=True, payloads=True, allow_missing=True)
-        if not len(found) or found.vectors is None:
+            found = self._index.get_items(
+                plan.spec.pool, ids, vectors=vectors, payloads=not vectors, allow_missing=True
+            )
+        if not len(found):
             raise FailedPrecondition("the pool no longer has the labelled items", field="campaign")
-        return list(found.ids), found.vectors, list(found.payloads or ())
+        return found
+
+
+def _with_vectors(found: Items) -> tuple[dict[ItemId, int], Vectors]:
+    """Return the row of each item, and the vectors (n, d)."""
+    if found.vectors is None:
+        raise AssertionError("items came without vectors")
+    return {item: row for row, item in enumerate(found.ids)}, found.vectors
+
+
+def _with_payloads(found: Items) -> Iterator[tuple[ItemId, Payload]]:
+    return zip(found.ids, found.payloads or (), strict=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from scheduler.asking import asking
+from scheduler.domain.origin import is_made
 from scheduler.ports import Index
-from scheduler.synthesis.origin import is_made
 from sealpool.client import Neighbors
 from sealpool.types import ItemId, Vectors
 
@@ -31,18 +31,20 @@ def nearest_items(index: Index, pool: str, points: Vectors, *, exclude: Sequence
     has no other left.
     """
     found: list[Found] = []
-    waiting, out = list(range(len(points))), list(exclude)
+    waiting, out = list(range(len(points))), dict.fromkeys(exclude)
     for _ in range(_SEARCHES):
         with asking("the index server"):
-            neighbors = index.search(pool, k=NEIGHBORS, vectors=points[waiting], exclude=out, include_vectors=True)
+            neighbors = index.search(
+                pool, k=NEIGHBORS, vectors=points[waiting], exclude=list(out), include_vectors=True
+            )
         found.extend(_assigned(points, waiting, neighbors))
         served = {one.point for one in found}
         waiting = [row for row in waiting if row not in served]
         if not waiting or not neighbors.ids:
             break
         # Made items among them are met once, and not again.
-        out.extend(item for item in dict.fromkeys(neighbors.ids) if is_made(item))
-        out.extend(one.item_id for one in found if one.item_id not in set(out))
+        out.update(dict.fromkeys(item for item in neighbors.ids if is_made(item)))
+        out.update(dict.fromkeys(one.item_id for one in found))
     return found
 
 

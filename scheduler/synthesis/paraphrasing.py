@@ -1,6 +1,7 @@
 """Texts told anew by a language model."""
 
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -11,7 +12,7 @@ from scheduler.oracles.llm.models import LanguageModels
 from scheduler.oracles.llm.questions import Question
 from scheduler.storage import campaigns, llm_answers
 from scheduler.storage.store import Store
-from sealpool.errors import FailedPrecondition
+from sealpool.errors import FailedPrecondition, Unavailable
 from sealpool.types import ItemId
 
 TEMPERATURE = 0.9
@@ -67,6 +68,8 @@ class LanguageModelParaphraser:
             return [future.result() for future in futures]
         except NoRoom as error:
             raise FailedPrecondition(str(error)) from error
+        except CancelledError as error:
+            raise Unavailable("the scheduler is stopping") from error
         finally:
             for future in futures:
                 future.cancel()
@@ -80,7 +83,8 @@ class LanguageModelParaphraser:
         with budget.reserved(question.tokens) as taken:
             reply = client.ask(question, tokens=taken.estimate)
             taken.tokens_in, taken.tokens_out = reply.tokens_in, reply.tokens_out
-        text = "" if reply.refused else reply.text.strip()
+        # No NUL: PostgreSQL keeps none in a text, and what is kept must be what is answered now.
+        text = "" if reply.refused else reply.text.replace("\0", "").strip()
         answer = llm_answers.NewAnswer(
             item_id=wanted.source,
             prompt_hash=question.hash,

@@ -1,6 +1,7 @@
 """A request to make items, checked, and what the campaign has to make them from."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from scheduler.domain.llm_spec import endpoint_of
+from scheduler.domain.origin import is_made
 from scheduler.domain.spec import oracle_of
 from scheduler.domain.states import LabelPurpose
 from scheduler.rounds.beginning import require_active
@@ -15,7 +17,6 @@ from scheduler.storage import campaigns, labels, streams, synthetic
 from scheduler.storage.models import Campaign
 from scheduler.streams.budget import left_of_budget
 from scheduler.streams.judging import reads_text
-from scheduler.synthesis.origin import is_made
 from sealpool.errors import FailedPrecondition, InvalidArgument
 from sealpool.types import ItemId
 from sealpool.v1 import learner_pb2, scheduler_pb2, stream_pb2
@@ -50,6 +51,19 @@ class Plan:
     def method_name(self) -> str:
         """The method as it is written in metadata."""
         return stream_pb2.SynthesisMethod.Name(self.method).removeprefix("SYNTHESIS_METHOD_").lower()
+
+    def some_sources(self, most: int) -> list[ItemId]:
+        """Return `most` sources at most, drawn at random, of each label as many as of any other while they last."""
+        if len(self.sources) <= most:
+            return list(self.sources)
+        items = list(self.sources)
+        drawn: Counter[tuple[int, ...]] = Counter()
+        turns: list[tuple[int, int]] = []
+        for row in self.randomness().permutation(len(items)).tolist():
+            label = self.sources[items[row]]
+            turns.append((drawn[label], row))
+            drawn[label] += 1
+        return [items[row] for _, row in sorted(turns)[:most]]
 
     def randomness(self) -> np.random.Generator:
         """Return a generator for this request: the same until something was made."""

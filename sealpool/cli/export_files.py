@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TextIO
 import yaml
 
 from sealpool.cli.output import Json
-from sealpool.errors import AlreadyExists
+from sealpool.durable import sync_directory, sync_file, sync_tree
+from sealpool.errors import AlreadyExists, FailedPrecondition
 from sealpool.v1 import common_pb2, scheduler_pb2
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def kind_of(output: Path | None, asked: Kind | None) -> Kind:
 
 
 def write_rows(rows: Iterator[Row], output: Path | None, kind: Kind, columns: Sequence[str]) -> int:
-    """Write rows and return how many. A file appears under its name only once it is whole."""
+    """Write rows and return how many. A file appears under its name only once it is whole and on disk."""
     if output is None:
         return _write_text(rows, sys.stdout, kind, columns)
     partial = output.with_name(output.name + ".partial")
@@ -52,19 +53,23 @@ def write_rows(rows: Iterator[Row], output: Path | None, kind: Kind, columns: Se
     else:
         with partial.open("w", encoding="utf-8", newline="") as file:
             written = _write_text(rows, file, kind, columns)
+    sync_file(partial)
     partial.replace(output)
+    sync_directory(output.parent)
     return written
 
 
 def write_data_set(splits: Mapping[str, Iterator[Row]], output: Path, spec: scheduler_pb2.CampaignSpec) -> int:
     """Write a directory that `datasets.load_dataset` reads, and return how many rows it has.
 
-    A split without rows is left out. The directory appears under its name only once it is whole.
+    A split without rows is left out. The directory appears under its name only once it is whole and on disk.
 
     Raises
     ------
     AlreadyExists
         There is something of that name.
+    FailedPrecondition
+        No split has a row.
     """
     if output.exists():
         raise AlreadyExists("directory", str(output))
@@ -77,8 +82,13 @@ def write_data_set(splits: Mapping[str, Iterator[Row]], output: Path, spec: sche
         if first is not None:
             path = partial / "data" / f"{split}-00000-of-00001.parquet"
             counts[split] = _write_parquet(_set_rows(first, rows, spec), path, _set_schema(spec))
+    if not counts:
+        shutil.rmtree(partial)
+        raise FailedPrecondition(f"campaign {spec.name!r} has no labels that a data set could be made of")
     (partial / "README.md").write_text(_card(spec, counts), encoding="utf-8")
+    sync_tree(partial)
     partial.rename(output)
+    sync_directory(output.parent)
     return sum(counts.values())
 
 

@@ -19,9 +19,9 @@ def lines_of(session: LabelSession, *, columns: int, rows: int) -> list[str]:
     """Return what there is to see of the item in hand, in at most so many rows."""
     hand = session.hand
     if hand is None:
-        return [_progress(session), "─" * columns, "no task is open now", "", _WITHOUT, session.message]
+        return [_progress(session), "─" * columns, "no task is open now", "", _WITHOUT, _message(session)]
     above = [_progress(session), "─" * columns, *_about(hand, columns)]
-    below = ["", *_guess(session, hand), *_classes(session, hand, columns), *_help(session, columns), session.message]
+    below = ["", *_guess(session, hand), *_classes(session, hand, columns), *_help(session), _message(session)]
     room = max(rows - len(above) - len(below), 3)
     return [_cut(line, columns) for line in [*above, *_page(hand, columns, room), *below]]
 
@@ -81,13 +81,16 @@ def _class(key: str, name: str, hand: Hand, *, multilabel: bool) -> str:
     return f"{key} {mark}{clean(name)}"
 
 
-def _help(session: LabelSession, columns: int) -> list[str]:
+def _help(session: LabelSession) -> list[str]:
     enter = "Enter hands in" if session.is_multilabel else "Enter accepts"
     if session.typed is not None:
         return ["Enter takes the first · Esc back"]
-    return [
-        _cut(f"{enter} · s skip · ? cannot tell · u undo · c comment · m more · / by name · q quit", columns),
-    ]
+    # 80 columns hold all of it; "m", for a longer text, is named under the text itself.
+    return [f"{enter} · s skip · ? cannot tell · u undo · c comment · / name · q quit"]
+
+
+def _message(session: LabelSession) -> str:
+    return clean(session.message, lines=False)  # it names items, classes, and what the scheduler answers
 
 
 def _cut(line: str, columns: int) -> str:

@@ -35,6 +35,7 @@ class ServicePlan:
     module: str
     port: int
     metrics_port: int | None
+    http_port: int | None = None
     data_dir: Path
     log_file: Path
     flags: Sequence[str] = ()
@@ -44,48 +45,51 @@ class ServicePlan:
         """Where it will listen."""
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def http_address(self) -> str | None:
+        """Where it will answer HTTP and JSON, if it does."""
+        return None if self.http_port is None else f"http://127.0.0.1:{self.http_port}"
+
     def command(self, supervisor: int) -> list[str]:
         """Return the command line that starts it."""
         metrics = "" if self.metrics_port is None else f"127.0.0.1:{self.metrics_port}"
         own = ["--listen", self.address, f"--metrics-listen={metrics}", "--data-dir", str(self.data_dir)]
+        if self.module == "scheduler":
+            own.append(f"--http-listen={'' if self.http_port is None else f'127.0.0.1:{self.http_port}'}")
         return [sys.executable, "-m", "sealpool.cli.child", str(supervisor), self.module, *own, *self.flags]
 
 
 def plan_services(
-    directory: Path, *, ports: Mapping[str, int], metrics: bool, flags: Sequence[str] = ()
+    directory: Path, *, ports: Mapping[str, int], metrics: bool, http: bool = False, flags: Sequence[str] = ()
 ) -> list[ServicePlan]:
     """Return how to start all three on loopback, with their data and logs under `directory`.
 
-    A port 0 in `ports` takes a free one. A service's metrics port is ten above its own, or any free one with port 0.
+    A port 0 in `ports` takes a free one. A service's metrics port is ten above its own, and with `http` the scheduler's
+    HTTP port twenty above, or any free one with port 0. Without what HTTP needs installed, there is none.
     """
-    free = iter(_free_ports(2 * len(EXTRAS)))
+    free = iter(_free_ports(2 * len(EXTRAS) + 1))
     chosen = {module: ports[module] or next(free) for module in EXTRAS}
     address = {module: f"127.0.0.1:{port}" for module, port in chosen.items()}
     links = {
         "index_server": [],
         "learner": ["--index-server", address["index_server"]],
-        "scheduler": [
-            *("--index-server", address["index_server"], "--learner", address["learner"]),
-            f"--http-listen={_http_address(ports['scheduler'])}",
-        ],
+        "scheduler": ["--index-server", address["index_server"], "--learner", address["learner"]],
     }
+    http_ports = {"scheduler": ports["scheduler"] + 20 if ports["scheduler"] else next(free)}
+    if not (http and find_spec("fastapi") and find_spec("uvicorn")):
+        http_ports = {}
     return [
         ServicePlan(
             module=module,
             port=chosen[module],
             metrics_port=(ports[module] + 10 if ports[module] else next(free)) if metrics else None,
+            http_port=http_ports.get(module),
             data_dir=directory / module,
             log_file=directory / "logs" / f"{module}.log",
             flags=[*links[module], *flags],
         )
         for module in EXTRAS
     ]
-
-
-def _http_address(scheduler_port: int) -> str:
-    """Return where the scheduler's HTTP front listens: twenty above its own port; "", nowhere, with any free port."""
-    wanted = scheduler_port and find_spec("fastapi") and find_spec("uvicorn")
-    return f"127.0.0.1:{scheduler_port + 20}" if wanted else ""
 
 
 @contextlib.contextmanager
@@ -118,6 +122,9 @@ def check_ports(plans: Sequence[ServicePlan]) -> None:
             if plan.metrics_port is not None:
                 what = f"port {plan.metrics_port} for metrics of {plan.module}"
                 _bind(held, plan.metrics_port, what, f"give another {flag} (it is ten above), or --no-metrics")
+            if plan.http_port is not None:
+                what = f"port {plan.http_port} for HTTP of {plan.module}"
+                _bind(held, plan.http_port, what, f"give another {flag} (it is twenty above), or --no-http")
 
 
 def _bind(held: contextlib.ExitStack, port: int, what: str, remedy: str) -> None:

@@ -25,7 +25,7 @@ from sealpool.cli.output import Json, answer_json, count, facts, note, quality, 
 from sealpool.cli.processes import hold_folder
 from sealpool.cli.progress import file_progress
 from sealpool.rest.deciding import By
-from sealpool.rest.intervals import Share
+from sealpool.statistics import Share
 from sealpool.rest.manifest import Manifest, RestRequest
 
 if TYPE_CHECKING:

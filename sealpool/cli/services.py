@@ -48,6 +48,9 @@ def up(
     metrics: Annotated[
         bool, typer.Option(help="Serve Prometheus metrics, on a port ten above each service's own.")
     ] = True,
+    http: Annotated[
+        bool, typer.Option(help="Answer HTTP and JSON as well, on a port twenty above the scheduler's own.")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Run all three services on this machine's loopback until Ctrl-C.
@@ -57,21 +60,26 @@ def up(
     Example: `sealpool up --data-dir /var/lib/sealpool`
     """
     ports = {"index_server": index_port, "learner": learner_port, "scheduler": scheduler_port}
-    plans = plan_services(data_dir, ports=ports, metrics=metrics)
+    plans = plan_services(data_dir, ports=ports, metrics=metrics, http=http)
     taken = f"another sealpool up runs on {data_dir}: stop it first, or give --data-dir and other ports"
     with hold_folder(data_dir, taken), _ready_to_run(plans) as services:
         try:
             with PROGRESS.status("starting"):
                 services.wait_until_serving()
-            if as_json:
-                answer_json({plan.module: plan.address for plan in plans})
-            else:
-                addresses = {plan.module: f"{plan.address}  (log: {plan.log_file})" for plan in plans}
-                say(facts("sealpool is up; Ctrl-C stops it", addresses))
+            _tell(plans, as_json=as_json)
             services.wait_for_death()
         except KeyboardInterrupt:
             note("stopping …")
             raise
+
+
+def _tell(plans: Sequence[ServicePlan], *, as_json: bool) -> None:
+    http = {"http": plan.http_address for plan in plans if plan.http_address is not None}
+    if as_json:
+        answer_json({plan.module: plan.address for plan in plans} | http)
+        return
+    addresses = {plan.module: f"{plan.address}  (log: {plan.log_file})" for plan in plans}
+    say(facts("sealpool is up; Ctrl-C stops it", addresses | {name: f"{url}/docs" for name, url in http.items()}))
 
 
 def _ready_to_run(plans: Sequence[ServicePlan]) -> Services:

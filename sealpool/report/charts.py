@@ -4,12 +4,18 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import TypeVar
 
 WIDTH, HEIGHT = 460, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 12, 40
 _TICKS = 5
+_MOST_DOTS = 60
+"""Points of a line that are drawn as such: more would run together."""
+_MOST_STRIPS = 60
+"""What fits on a screen; of more rows some are left out, evenly."""
 
 Words = Callable[[float], str]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,10 +71,11 @@ def stacked_bars(
 
 
 def heat_strips(title: str, rows: Sequence[tuple[str, Sequence[int]]], *, x_title: str, ends: tuple[str, str]) -> str:
-    """Return one strip a row: the darker a bin, the larger its share of the row."""
+    """Return one strip a row, 60 at most: the darker a bin, the larger its share of the row."""
     rows = [(label, counts) for label, counts in rows if sum(counts)]
     if not rows:
         return ""
+    rows = _evenly(rows, _MOST_STRIPS)
     height = max(10.0, min(24.0, (HEIGHT - _TOP - _BOTTOM) / len(rows)))
     width = WIDTH - _LEFT - _RIGHT
     largest = max(max(counts) / sum(counts) for _, counts in rows)
@@ -122,20 +129,27 @@ class _Frame:
 
     def x_axis(self, title: str) -> str:
         line = f'<path class="axis" d="M{_LEFT} {HEIGHT - _BOTTOM}H{WIDTH - _RIGHT}"/>'
-        values = _ticks(*self.x) if self.x[1] > self.x[0] else [self.x[0]]
+        values = _ticks(*self.x, least_step=1.0) if self.x[1] > self.x[0] else [self.x[0]]
         marks = [_text(self.at_x(value), HEIGHT - _BOTTOM + 16, f"{value:,.0f}", "middle") for value in values]
         return "".join([line, *marks, _text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 6, title, "middle")])
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Return round numbers from `low` to `high`."""
-    raw = (high - low) / _TICKS
+def _ticks(low: float, high: float, *, least_step: float = 0.0) -> list[float]:
+    """Return round numbers from `low` to `high`, `least_step` apart or more."""
+    raw = max((high - low) / _TICKS, least_step)
     if raw <= 0:
         return [low]
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = next(magnitude * factor for factor in (1, 2, 2.5, 5, 10) if magnitude * factor >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
     return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _evenly(rows: Sequence[T], most: int) -> list[T]:
+    """Return `most` of the rows at most, the first and the last among them."""
+    if len(rows) <= most:
+        return list(rows)
+    return [rows[place * (len(rows) - 1) // (most - 1)] for place in range(most)]
 
 
 def _without_nan(series: Series) -> Series:
@@ -152,6 +166,8 @@ def _without_nan(series: Series) -> Series:
 def _line(frame: _Frame, number: int, series: Series, words: Words) -> str:
     places = [(frame.at_x(x), frame.at_y(y)) for x, y in series.points]
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+    if len(places) > _MOST_DOTS:
+        return f'<path class="line l{number}" d="{path}"/>'
     dots = [
         f'<circle class="s{number}" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>{escape(series.name)}: '
         f"{words(value)} at {at:,.0f}</title></circle>"

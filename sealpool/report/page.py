@@ -9,7 +9,8 @@ from importlib import import_module, resources
 from sealpool.errors import FailedPrecondition
 from sealpool.report.charts import Series, heat_strips, line_chart, stacked_bars
 from sealpool.report.reading import Material
-from sealpool.rest.intervals import Share
+from sealpool.report.words import decimal, few, percent, seconds, share, short, word
+from sealpool.statistics import Share
 from sealpool.v1 import common_pb2, scheduler_pb2
 
 _MOST_CLASSES = 9
@@ -40,16 +41,16 @@ def render(material: Material, *, written_at: datetime) -> str:
     try:
         jinja2 = import_module("jinja2")
     except ModuleNotFoundError as error:
-        raise FailedPrecondition('this needs jinja2: pip install "sealpool[demo]"') from error
+        raise FailedPrecondition('this needs jinja2: pip install "sealpool[cli]"') from error
     source = resources.files("sealpool.report").joinpath("page.html").read_text(encoding="utf-8")
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
     campaign, rounds = material.campaign, material.rounds
     page: str = template.render(
         material=material,
         spec=campaign.spec,
-        state=_word(scheduler_pb2.CampaignState.Name(campaign.state), "CAMPAIGN_STATE_"),
-        task=_word(common_pb2.TaskKind.Name(campaign.spec.task), "TASK_KIND_"),
-        classes=_few(list(campaign.spec.classes)),
+        state=word(scheduler_pb2.CampaignState.Name(campaign.state), "CAMPAIGN_STATE_"),
+        task=word(common_pb2.TaskKind.Name(campaign.spec.task), "TASK_KIND_"),
+        classes=few(list(campaign.spec.classes)),
         figures=_figures(material),
         quality=[_learning_curve(rounds)],
         looked_at=[_growth(rounds), _growth_share(rounds)],
@@ -68,11 +69,6 @@ def render(material: Material, *, written_at: datetime) -> str:
     return page
 
 
-def share(value: float) -> str:
-    """Return 0.0471 as "4.7 %", a number without a meaning as a dash."""
-    return "–" if math.isnan(value) else f"{100 * value:.1f} %"
-
-
 def _figures(material: Material) -> list[tuple[str, str, str]]:
     """Return what stands out: (what, figure, remark)."""
     campaign, spec = material.campaign, material.campaign.spec
@@ -86,7 +82,7 @@ def _figures(material: Material) -> list[tuple[str, str, str]]:
         last = measured[-1]
         interval = _accuracy(last)
         found.append(
-            ("accuracy now", _decimal(last.quality.accuracy), f"{_decimal(interval.low)} to {_decimal(interval.high)}")
+            ("accuracy now", decimal(last.quality.accuracy), f"{decimal(interval.low)} to {decimal(interval.high)}")
         )
     grown = [one.candidates.pool_share for one in material.rounds if one.candidates.version]
     if grown:
@@ -134,7 +130,7 @@ def _growth(rounds: Rounds) -> Chart:
     series = [Series(name="candidates", points=points)]
     return Chart(
         title="Candidates",
-        svg=line_chart("Candidates", series, x_title="round", words=_short, most=1.0),
+        svg=line_chart("Candidates", series, x_title="round", words=short, most=1.0),
         instead="No round has picked from candidates yet.",
         caption="Items that a round could pick from.",
     )
@@ -145,7 +141,7 @@ def _growth_share(rounds: Rounds) -> Chart:
     series = [Series(name="share of the pool", points=points)]
     return Chart(
         title="Candidates as a share of the pool",
-        svg=line_chart("Candidates as a share of the pool", series, x_title="round", words=_percent),
+        svg=line_chart("Candidates as a share of the pool", series, x_title="round", words=percent),
         instead="No round has picked from candidates yet.",
         caption="What a round looks at, against all that there is.",
     )
@@ -164,7 +160,7 @@ def _class_balance(spec: scheduler_pb2.CampaignSpec, rounds: Rounds) -> Chart:
         columns.append((str(one.number), [*values, float(sum(one.class_counts[place] for place in others))]))
     return Chart(
         title="Labels by class",
-        svg=stacked_bars("Labels by class", columns, [*names, "other classes"], x_title="round", words=_short),
+        svg=stacked_bars("Labels by class", columns, [*names, "other classes"], x_title="round", words=short),
         instead="No round has begun with labels yet.",
         legend=[*names, *(["other classes"] if others else [])],
         caption="Labelled items with each class, at the beginning of each round.",
@@ -188,7 +184,7 @@ def _phase_times(rounds: Rounds) -> Chart:
         columns.append((str(one.number), [*parts, max(0.0, one.seconds.total - sum(parts))]))
     return Chart(
         title="Time of a round",
-        svg=stacked_bars("Time of a round", columns, _PHASES, x_title="round", words=_seconds),
+        svg=stacked_bars("Time of a round", columns, _PHASES, x_title="round", words=seconds),
         instead="No round has finished yet.",
         legend=list(_PHASES),
         caption="The rest is the scheduler’s own, and the oracle’s where it labels within the round.",
@@ -203,8 +199,8 @@ def _stopping(rounds: Rounds) -> list[tuple[str, str, str, str]]:
     return [
         (
             verdict.criterion.replace("_", " "),
-            _decimal(verdict.value),
-            _decimal(verdict.threshold),
+            decimal(verdict.value),
+            decimal(verdict.threshold),
             f"{verdict.rounds_met}",
         )
         for verdict in surveyed[-1].survey.verdicts
@@ -215,12 +211,12 @@ def _round_row(one: scheduler_pb2.Round) -> dict[str, str]:
     selected = one.candidates.version > 0
     return {
         "number": str(one.number),
-        "state": _word(scheduler_pb2.RoundState.Name(one.state), "ROUND_STATE_"),
+        "state": word(scheduler_pb2.RoundState.Name(one.state), "ROUND_STATE_"),
         "labels": f"{one.labels:,}",
         "picks": f"{one.picks:,}",
         "origins": _origins(one),
         "candidates": f"{one.candidates.size:,}" if selected else "–",
-        "accuracy": _decimal(one.quality.accuracy) if one.HasField("quality") else "–",
+        "accuracy": decimal(one.quality.accuracy) if one.HasField("quality") else "–",
         "strategy": one.strategy or ("seed set" if one.number == 0 else "–"),
         "why": one.error or one.strategy_reason,
     }
@@ -231,7 +227,7 @@ def _origins(one: scheduler_pb2.Round) -> str:
     counts = [(count, number) for number, count in enumerate(one.origin_counts) if count]
     names = common_pb2.PickOrigin
     return ", ".join(
-        f"{count:,} {_word(names.Name(names.ValueType(number)), 'PICK_ORIGIN_')}"
+        f"{count:,} {word(names.Name(names.ValueType(number)), 'PICK_ORIGIN_')}"
         for count, number in sorted(counts, reverse=True)
     )
 
@@ -241,7 +237,7 @@ def _notes(rounds: Rounds) -> list[tuple[str, str]]:
     for one in rounds:
         for note in one.notes:
             found.setdefault(note, []).append(str(one.number))
-    return [(_few(numbers), note) for note, numbers in found.items()]
+    return [(few(numbers), note) for note, numbers in found.items()]
 
 
 def _annotator_row(one: scheduler_pb2.AnnotatorReport) -> tuple[str, str, str, str, str]:
@@ -273,31 +269,3 @@ def _llm(material: Material) -> list[tuple[str, str]]:
         ("cost", f"{llm.cost:,.2f}"),
         ("error rate", error),
     ]
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 12:,} more" if len(names) > 12 else ""
-    return ", ".join(names[:12]) + more
-
-
-def _word(name: str, prefix: str) -> str:
-    return name.removeprefix(prefix).lower().replace("_", " ")
-
-
-def _decimal(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.3g} %"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.3g} s"
-
-
-def _short(value: float) -> str:
-    for size, unit in ((1_000_000, "M"), (1_000, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.3g}"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealpool.errors import FailedPrecondition
-from sealpool.rest.intervals import Share
+from sealpool.statistics import Share
 from sealpool.rest.manifest import need_manifest
 from sealpool.rest.parts import decisions_in, read_parts
 from sealpool.rest.people import LabelSource

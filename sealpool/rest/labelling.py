@@ -184,5 +184,6 @@ def _clear(directory: Path) -> None:
     # The manifest first: without it the parts mean nothing.
     (directory / FILE).unlink(missing_ok=True)
     sync_directory(directory)
-    for path in directory.glob("part-*.parquet"):
-        path.unlink()
+    for pattern in ("part-*.parquet", ".part-*.parquet.new"):
+        for path in directory.glob(pattern):
+            path.unlink()

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from random import SystemRandom
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -17,10 +18,16 @@ START_TIMEOUT_S = 60.0
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nothing listens on now, and that the system hands to nobody who asks for any.
+
+    One that the system hands out may be taken by another connection while the service on it is down.
+    """
+    draw = SystemRandom()  # not the global one, which tests seed: processes would all draw the same
+    while True:
+        port = draw.randrange(20_000, 32_768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class ServiceProcess:

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from sealpool.v1 import scheduler_pb2
+
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
@@ -55,6 +57,20 @@ def _change_tasks() -> None:
             "uq_tasks_campaign_id_item_id_purpose_slot", ["campaign_id", "item_id", "purpose", "slot"]
         )
         tasks.create_foreign_key("fk_tasks_campaign_id_campaigns", "campaigns", ["campaign_id"], ["id"])
+
+
+    _leave_tasks_to_the_data_set()
+
+
+def _leave_tasks_to_the_data_set() -> None:
+    """Let those tasks wait for the data-set oracle that it had not labelled yet: its round may go on after this."""
+    connection = op.get_bind()
+    for key, spec in connection.execute(sa.text("SELECT id, spec FROM campaigns")).all():
+        if scheduler_pb2.CampaignSpec.FromString(bytes(spec)).oracle.name == "dataset":
+            connection.execute(
+                sa.text("UPDATE tasks SET audience = 'oracle' WHERE campaign_id = :key AND state = 'open'"),
+                {"key": key},
+            )
 
 
 def _change_labels() -> None:

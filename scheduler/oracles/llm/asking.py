@@ -1,8 +1,11 @@
 """Asks about items: each question once, its answer on disk before it is used."""
 
+import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
 from functools import partial
 
 from scheduler.domain.answers import Answer
@@ -17,13 +20,16 @@ from scheduler.oracles.llm.verdict import verdict
 from scheduler.oracles.port import OracleExhausted
 from scheduler.storage import llm_answers
 from scheduler.storage.store import Store
-from sealpool.errors import FailedPrecondition, SealpoolError
+from sealpool.errors import FailedPrecondition, SealpoolError, Unavailable
 from sealpool.failpoint import reach
 from sealpool.types import ItemId
 from sealpool.v1 import scheduler_pb2
 
 Work = tuple[ItemId, Question | None]
 """An item and what is asked of it; None where it has no text."""
+
+KEEPING_PAUSES_S = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Between tries to write down what was paid for: a database that restarts or fails over is back by then."""
 
 
 class Asker:
@@ -38,6 +44,7 @@ class Asker:
         client: EndpointClient,
         budget: Budget,
         metrics: LlmMetrics,
+        pauses_s: Sequence[float] = KEEPING_PAUSES_S,
     ) -> None:
         self._store = store
         self._campaign_id = campaign_id
@@ -45,6 +52,9 @@ class Asker:
         self._client = client
         self._budget = budget
         self._metrics = metrics
+        self._pauses_s = pauses_s
+        self._changed = threading.Condition()
+        self._asked: set[tuple[str, int]] = set()
 
     def ask(self, item: ItemId, question: Question | None) -> Answer:
         """Return what the model says of an item; asked again it costs nothing.
@@ -74,6 +84,24 @@ class Asker:
 
     def _answer(self, item: ItemId, question: Question, sample: int) -> str:
         prompt_hash = question.hash
+        with self._alone(prompt_hash, sample):
+            return self._answer_once(item, question, prompt_hash, sample)
+
+    @contextmanager
+    def _alone(self, prompt_hash: str, sample: int) -> Iterator[None]:
+        """Wait while the same is being asked: items with the same text are the same question, and paid for once."""
+        key = prompt_hash, sample
+        with self._changed:
+            self._changed.wait_for(lambda: key not in self._asked)
+            self._asked.add(key)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._asked.discard(key)
+                self._changed.notify_all()
+
+    def _answer_once(self, item: ItemId, question: Question, prompt_hash: str, sample: int) -> str:
         with self._store.reading() as session:
             known = llm_answers.find(session, self._campaign_id, prompt_hash=prompt_hash, sample=sample)
         if known is not None:
@@ -99,11 +127,22 @@ class Asker:
             tokens_out=reply.tokens_out,
             cost=cost,
         )
-        with self._store.writing() as session:
-            llm_answers.add(session, self._campaign_id, answer, now=self._store.clock.now())
+        self._write(answer)
         self._metrics.tokens.labels(self._client.name, "in").inc(reply.tokens_in)
         self._metrics.tokens.labels(self._client.name, "out").inc(reply.tokens_out)
         self._metrics.cost.labels(self._client.name).inc(cost)
+
+    def _write(self, answer: llm_answers.NewAnswer) -> None:
+        for pause_s in (*self._pauses_s, None):
+            try:
+                with self._store.writing() as session:
+                    llm_answers.add(session, self._campaign_id, answer, now=self._store.clock.now())
+            except Unavailable:
+                if pause_s is None:
+                    raise
+                time.sleep(pause_s)
+            else:
+                return
 
     def _problem(self, text: str) -> str:
         try:

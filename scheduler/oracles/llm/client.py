@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from scheduler.oracles.llm.endpoints import Endpoint
 from scheduler.oracles.llm.metrics import LlmMetrics
 from scheduler.oracles.llm.pacing import Pacer
-from scheduler.oracles.llm.questions import CHARACTERS_A_TOKEN, Question
+from scheduler.oracles.llm.questions import BYTES_A_TOKEN, Question
 from scheduler.oracles.llm.templates import missing
+from scheduler.oracles.llm.underway import Underway
 from sealpool.errors import FailedPrecondition, Unavailable
 from sealpool.runtime.logs import Logger
 
 if TYPE_CHECKING:
     from openai import APIStatusError, OpenAI
     from openai.types.chat import ChatCompletion
+
+    from scheduler.oracles.llm.connections import Connections
 
 T = TypeVar("T")
 
@@ -30,6 +33,10 @@ UNFIT_TEXT = frozenset({"context_length_exceeded", "content_filter", "string_abo
 OUT_OF_MONEY = "insufficient_quota"
 LONGEST_WAIT_S = 300.0
 """Of a Retry-After that is waited for in place. In a longer one nothing is sent, and the round waits."""
+LONGEST_HOLD_S = 3600.0
+"""Of a Retry-After that is believed: an endpoint that asks for ten hours, or for ever, is asked again after this."""
+MAX_TOKENS = 1_000_000_000
+"""Of one answer as the endpoint counts it; more is no count."""
 SHOWN_CHARACTERS = 300
 
 
@@ -62,6 +69,8 @@ class EndpointClient:
     ----------
     stopping
         Set when the scheduler stops: waits end, and no request begins.
+    underway
+        Counts the work that was submitted.
     """
 
     def __init__(
@@ -70,6 +79,7 @@ class EndpointClient:
         endpoint: Endpoint,
         *,
         stopping: threading.Event,
+        underway: Underway,
         metrics: LlmMetrics,
         log: Logger,
         backoff: Backoff,
@@ -79,6 +89,7 @@ class EndpointClient:
         self.name = name
         self.endpoint = endpoint
         self._stopping = stopping
+        self._underway = underway
         self._metrics = metrics
         self._log = log
         self._backoff = backoff
@@ -87,14 +98,16 @@ class EndpointClient:
             requests_per_minute=endpoint.requests_per_minute, tokens_per_minute=endpoint.tokens_per_minute, now=now
         )
         self._threads = ThreadPoolExecutor(endpoint.max_concurrency, thread_name_prefix=f"llm-{name}")
-        self._client = _open(endpoint)
+        self._connections, self._client = _open(endpoint)
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Run `work`, which asks, on one of the endpoint's threads: as many as it takes requests at once."""
         try:
-            return self._threads.submit(work)
+            future = self._threads.submit(work)
         except RuntimeError as error:  # the pool was shut down
             raise _is_stopping() from error
+        self._underway.add(future)
+        return future
 
     def ask(self, question: Question, *, tokens: int) -> Reply:
         """Ask, and wait for the answer. Call it in work that was submitted.
@@ -112,8 +125,7 @@ class EndpointClient:
             It refuses what is asked: a wrong key, an unknown model, a parameter that it does not take.
         """
         for attempt in range(1, self.endpoint.max_attempts + 1):
-            self._check_held(question)
-            self._wait(self._pacer.turn_in(tokens))
+            self._wait_for_turn(question, tokens)
             problem, wait_s = self._try(question, tokens)
             if isinstance(problem, Reply):
                 return problem
@@ -127,6 +139,10 @@ class EndpointClient:
             self._check_held(question)
             self._wait(max(pause_s, wait_s or 0))
         raise Unavailable(f"{self._where(question)} does not answer: {problem}", retry_after_s=wait_s)
+
+    def cut(self) -> None:
+        """End the requests under way: whoever waits for them is told that the scheduler is stopping."""
+        self._connections.cut()
 
     def close(self) -> None:
         """Wait for the requests under way, and close the connections."""
@@ -170,7 +186,7 @@ class EndpointClient:
         return answer
 
     def _refused(self, question: Question, error: "APIStatusError") -> tuple[Reply | str, float | None]:
-        status, code = error.status_code, error.code or ""
+        status, code = error.status_code, error.code if isinstance(error.code, str) else ""
         if code in UNFIT_TEXT:
             return Reply(text="", tokens_in=0, tokens_out=0, refused=f"the endpoint refuses this text: {code}"), None
         if (status in TRANSIENT_STATUS and code != OUT_OF_MONEY) or status >= 500:
@@ -179,6 +195,14 @@ class EndpointClient:
         if status == 401:  # what it says may quote the key
             raise FailedPrecondition(f"{where} refuses the key (HTTP 401): see api_key_file or api_key_env")
         raise FailedPrecondition(f"{where} refuses (HTTP {status}): {self._public(error.message)}")
+
+    def _wait_for_turn(self, question: Question, tokens: int) -> None:
+        while True:
+            self._check_held(question)
+            self._wait(self._pacer.turn_in(tokens))
+            if not self._pacer.held_for():
+                return
+            self._pacer.settle(estimated=tokens, used=0)  # held while this one waited: it lines up again
 
     def _check_held(self, question: Question) -> None:
         held_s = self._pacer.held_for()
@@ -198,30 +222,42 @@ class EndpointClient:
             raise _is_stopping()
 
 
-def _open(endpoint: Endpoint) -> "OpenAI":
+def _open(endpoint: Endpoint) -> "tuple[Connections, OpenAI]":
     try:
         from openai import OpenAI
+
+        from scheduler.oracles.llm.connections import Connections
     except ImportError as error:
         raise missing("openai") from error
+    connections = Connections(timeout_s=endpoint.timeout_s)
     client = OpenAI(
         base_url=endpoint.base_url,
         # Without a key of its own the client would take OPENAI_API_KEY, meant for somebody else.
         api_key=endpoint.api_key.get_secret_value() or "none",
         max_retries=0,
         timeout=endpoint.timeout_s,
+        http_client=connections.client,
     )
     # These it takes from the environment too, and sends to any endpoint.
     client.organization = client.project = client.admin_api_key = None
-    return client
+    return connections, client
 
 
 def _reply(question: Question, answer: "ChatCompletion") -> Reply:
     message = answer.choices[0].message
-    text = message.content or message.refusal or ""
-    usage = answer.usage
-    if usage is None:  # some servers do not count
-        return Reply(text=text, tokens_in=question.tokens, tokens_out=len(text) // CHARACTERS_A_TOKEN + 1)
-    return Reply(text=text, tokens_in=max(0, usage.prompt_tokens), tokens_out=max(0, usage.completion_tokens))
+    # An answer that was cut may end in half of a character, which no database takes.
+    content = (message.content or message.refusal or "").encode(errors="replace")
+    told_in, told_out = (getattr(answer.usage, name, None) for name in ("prompt_tokens", "completion_tokens"))
+    return Reply(
+        text=content.decode(),
+        tokens_in=_counted(told_in, question.tokens),
+        tokens_out=_counted(told_out, len(content) // BYTES_A_TOKEN + 1),
+    )
+
+
+def _counted(told: object, estimate: int) -> int:
+    """Return how many tokens an endpoint says there were, or the estimate: some do not count, or not in numbers."""
+    return told if isinstance(told, int) and 0 <= told <= MAX_TOKENS else estimate
 
 
 def _outcome(status: int) -> str:
@@ -233,15 +269,19 @@ def _outcome(status: int) -> str:
 def _retry_after_s(error: "APIStatusError") -> float | None:
     told = error.response.headers.get("retry-after", "")
     try:
-        return max(0.0, float(told))
+        return _bounded(float(told))
     except ValueError:
         pass
     try:
         then = parsedate_to_datetime(told)
         since = parsedate_to_datetime(error.response.headers.get("date", ""))
-        return max(0.0, (then - since).total_seconds())
+        return _bounded((then - since).total_seconds())
     except (ValueError, TypeError):
         return None
+
+
+def _bounded(seconds: float) -> float:
+    return min(max(0.0, seconds), LONGEST_HOLD_S)
 
 
 def _is_stopping() -> Unavailable:

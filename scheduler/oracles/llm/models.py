@@ -2,11 +2,12 @@
 
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from scheduler.oracles.llm.client import Backoff, EndpointClient
 from scheduler.oracles.llm.endpoints import Endpoint, endpoint_named
 from scheduler.oracles.llm.metrics import LlmMetrics
+from scheduler.oracles.llm.underway import Underway
 from sealpool.errors import Unavailable
 from sealpool.runtime.logs import Logger
 
@@ -29,6 +30,7 @@ class LanguageModels:
         self._backoff = backoff or Backoff()
         self._randomness = randomness or random.Random()  # noqa: S311 - of pauses alone
         self._stopping = threading.Event()
+        self._underway = Underway()
         self._lock = threading.Lock()
         self._clients: dict[str, EndpointClient] = {}
 
@@ -56,6 +58,7 @@ class LanguageModels:
                     name,
                     endpoint,
                     stopping=self._stopping,
+                    underway=self._underway,
                     metrics=self.metrics,
                     log=self._log,
                     backoff=self._backoff,
@@ -68,8 +71,20 @@ class LanguageModels:
         with self._lock:
             self._stopping.set()
 
+    def when_idle(self, then: Callable[[], None]) -> None:
+        """Call `then` once no answer is waited for: now, or as soon as that is so, on any thread."""
+        self._underway.when_none(then)
+
+    def end(self, within_s: float) -> None:
+        """Stop, and wait so long for the answers under way. Those that are late are cut off, and asked for again."""
+        self.stop()
+        if not self._underway.wait(within_s):
+            self._log.warning("answers of language models cut off: they took longer than grace_s")
+        for client in self._clients.values():
+            client.cut()
+
     def close(self) -> None:
-        """Stop, and wait for the answers under way, for `timeout_s` of their endpoint at most."""
+        """Stop, wait for the answers under way, and close the connections."""
         self.stop()
         for client in self._clients.values():
             client.close()

@@ -16,8 +16,9 @@ from sealpool.v1 import common_pb2, scheduler_pb2
 
 Message = Mapping[str, str]
 
-CHARACTERS_A_TOKEN = 4
-"""Of English text; an estimate, before the endpoint says how many it counted."""
+BYTES_A_TOKEN = 4
+"""Of UTF-8: English has four letters a token, other scripts less than two characters. An estimate, before the endpoint
+says how many it counted."""
 MESSAGE_TOKENS = 8
 CUT = " […]"
 EXAMPLE_CHARACTERS = 2_000
@@ -68,7 +69,7 @@ class Question:
     @property
     def tokens(self) -> int:
         """About how many tokens the messages have."""
-        return sum(len(message["content"]) // CHARACTERS_A_TOKEN + MESSAGE_TOKENS for message in self.messages)
+        return sum(len(message["content"].encode()) // BYTES_A_TOKEN + MESSAGE_TOKENS for message in self.messages)
 
     def after(self, answer: str, problem: str) -> "Question":
         """Return the question that shows the model what was wrong with its answer."""

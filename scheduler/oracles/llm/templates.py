@@ -2,11 +2,13 @@
 
 A template comes from whoever creates a campaign, and runs in the scheduler. Jinja's sandbox keeps it from Python's
 insides, but not from taking all memory or time ('{{ "a" * 10**10 }}'). So what is left is: printing, `if`, `for` two
-deep, comparisons and a few filters; without calls, arithmetic and assignments nothing can grow by itself.
+deep, comparisons and a few filters; without calls, arithmetic and assignments nothing can grow by itself. Loops go over
+lists alone, and are counted and timed: two of them over an item's letters would print nothing for hours.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sealpool.errors import FailedPrecondition, InvalidArgument
@@ -21,6 +23,10 @@ MAX_CHARACTERS = 1_000_000
 MAX_LOOPS = 2
 MAX_DEPTH = 24
 MAX_SEPARATOR = 16
+MAX_STEPS = 100_000
+"""Of all loops of one question: examples and classes take a few thousand."""
+MAX_SECONDS = 5.0
+_STEPS = "sealpool_steps"
 
 _STATEMENTS = ("Template", "Output", "TemplateData", "For", "If")
 _EXPRESSIONS = ("Name", "Const", "List", "Getattr", "Getitem", "Slice", "Filter", "Test", "Keyword")
@@ -67,7 +73,8 @@ class QuestionTemplate:
         try:
             tree = environment.parse(source)
             _check(tree, loops=0, depth=0)
-            self._template: Template = environment.from_string(source)
+            _count_loops(tree)
+            self._template: Template = environment.from_string(tree)
         except (TemplateSyntaxError, RecursionError) as error:
             raise InvalidArgument(FIELD, f"line {getattr(error, 'lineno', 1)}: {error}") from error
 
@@ -78,14 +85,29 @@ class QuestionTemplate:
         parts: list[str] = []
         left = MAX_CHARACTERS
         try:
-            for part in self._template.generate(variables):
+            for part in self._template.generate({**variables, _STEPS: _Steps()}):
                 left -= len(part)
                 if left < 0:
                     raise InvalidArgument(FIELD, f"makes questions of over {MAX_CHARACTERS:,} characters")
                 parts.append(part)
-        except (TemplateError, TypeError, ValueError) as error:
+        except (TemplateError, TypeError, ValueError, LookupError, AssertionError) as error:  # filters assert
             raise InvalidArgument(FIELD, f"cannot be rendered: {error}") from error
         return "".join(parts)
+
+
+class _Steps:
+    """What the loops of one question may take."""
+
+    def __init__(self) -> None:
+        self._left = MAX_STEPS
+        self._until = time.monotonic() + MAX_SECONDS
+
+    def of(self, values: object) -> Iterator[object]:
+        for value in values if isinstance(values, Mapping) else _list(values):
+            self._left -= 1
+            if self._left < 0 or time.monotonic() > self._until:
+                raise ValueError(f"its loops take over {MAX_STEPS:,} steps or {MAX_SECONDS:g} s")
+            yield value
 
 
 def fence(text: str, mark: str) -> str:
@@ -112,7 +134,12 @@ def _environment() -> "Environment":
     def fenced(context: Context, text: object) -> str:
         return fence(str(text), str(context["fence"]))
 
-    environment.filters.update(fenced=fenced, quoted=_quoted, join=_join)
+    @pass_context
+    def counted(context: Context, values: object) -> Iterator[object]:
+        steps: _Steps = context[_STEPS]
+        return steps.of(values)
+
+    environment.filters.update(fenced=fenced, quoted=_quoted, join=_join, counted=counted)
     return environment
 
 
@@ -128,8 +155,15 @@ def _join(values: Sequence[object], separator: str = ", ") -> str:
 
 def _list(values: object) -> Sequence[Any]:
     if not isinstance(values, list | tuple):
-        raise TypeError("join and quoted take a list")
+        raise TypeError("for, join and quoted take a list")
     return values
+
+
+def _count_loops(tree: "Node") -> None:
+    from jinja2.nodes import Filter, For
+
+    for loop in list(tree.find_all(For)):
+        loop.iter = Filter(loop.iter, "counted", [], [], None, None, lineno=loop.lineno)
 
 
 def _check(node: "Node", *, loops: int, depth: int) -> None:

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from scheduler.domain.answers import Answer
-from scheduler.domain.intervals import NORMAL_95, wilson
+from sealpool.statistics import NORMAL_95, wilson
 from scheduler.domain.states import LabelPurpose, Outcome
 from scheduler.labelling import commit_answers
 from scheduler.storage import campaigns, llm_answers, tasks

@@ -81,11 +81,14 @@ def test_killed_again_and_again_no_label_is_lost_and_none_counts_twice(
     specs = [make_spec(name="people", seed=7), make_spec(name="dataset", seed=7, oracle=DATASET)]
     expected = {}
     process = make_process(tmp_path / "undisturbed", address)
-    process.start()
-    for spec in specs:
-        drive(process, index, spec)
-        expected[spec.name] = outcome(tmp_path / "undisturbed", spec.name)
-    assert process.stop() == 0
+    try:
+        process.start()
+        for spec in specs:
+            drive(process, index, spec)
+            expected[spec.name] = outcome(tmp_path / "undisturbed", spec.name)
+        assert process.stop() == 0
+    finally:
+        process.kill()
     process = make_process(tmp_path / "killed", address)
     moments = random.Random(SEED)
     kills = generation = 0

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -138,7 +139,16 @@ def test_a_second_up_fails_before_it_starts_anything(up, tmp_path):
     port = up.addresses["learner"].rpartition(":")[2]
     said = second("--data-dir", tmp_path / "other", "--learner-port", port, "--index-port", 0, "--scheduler-port", 0)
     assert said.startswith(f"error: port {port} of learner cannot be used: Address already in use; give another")
+    port = int(up.addresses["http"].rpartition(":")[2])
+    said = second("--data-dir", tmp_path / "other", "--index-port", 0, "--learner-port", 0, "--scheduler-port", port - 20)
+    assert said.startswith(f"error: port {port} for HTTP of scheduler cannot be used: Address already in use; give ")
+    assert "--scheduler-port (it is twenty above), or --no-http" in said
     assert {log: log.stat().st_size for log in logs} == logs
+
+
+def test_the_http_address_it_names_answers(up):
+    with urllib.request.urlopen(f"{up.addresses['http']}/v1/campaigns") as answer:
+        assert [one["spec"]["name"] for one in json.load(answer)["campaigns"]] == ["c", "d"]
 
 
 def test_sigterm_stops_all_three(up):

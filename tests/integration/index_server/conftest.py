@@ -101,6 +101,13 @@ def server(tmp_path):
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory):
+    server = start(tmp_path_factory.mktemp("shared"))
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def stub(server):
     return server.stub

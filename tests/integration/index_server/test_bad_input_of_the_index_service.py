@@ -46,13 +46,23 @@ def state(stub):
     return pools, scan, candidates
 
 
-@pytest.fixture
-def filled(stub):
+def fill(stub):
     stub.CreatePool(pb.CreatePoolRequest(spec=pb.PoolSpec(name="p", dimension=DIMENSION)))
     stub.CreatePool(pb.CreatePoolRequest(spec=pb.PoolSpec(name="empty", dimension=DIMENSION)))
     stub.Upsert(iter([pb.UpsertRequest(pool="p", items=items(IDS), last=True)]))
     list(stub.ExpandCandidates(expand(labelled_ids=["i0"], expand_from_ids=["i0"])))
     return stub
+
+
+@pytest.fixture
+def filled(stub):
+    return fill(stub)
+
+
+@pytest.fixture(scope="module")
+def unchanged(shared_server):
+    """One server for all calls that it refuses, since none may change it."""
+    return fill(shared_server.stub)
 
 
 def refused(stub, call, status, field):
@@ -85,9 +95,9 @@ SPECS = [
 
 
 @pytest.mark.parametrize(("fields", "status", "field"), SPECS)
-def test_create_pool(filled, fields, status, field):
+def test_create_pool(unchanged, fields, status, field):
     spec = pb.PoolSpec(**{"name": "new", "dimension": 4, **fields})
-    refused(filled, lambda: filled.CreatePool(pb.CreatePoolRequest(spec=spec)), status, field)
+    refused(unchanged, lambda: unchanged.CreatePool(pb.CreatePoolRequest(spec=spec)), status, field)
 
 
 def test_create_pool_without_a_spec_or_beyond_the_limit(filled):
@@ -114,10 +124,10 @@ BAD_MATRICES = [
 
 
 @pytest.mark.parametrize(("bad", "field"), BAD_MATRICES)
-def test_upsert_of_bad_vectors(filled, bad, field):
+def test_upsert_of_bad_vectors(unchanged, bad, field):
     good = pb.UpsertRequest(pool="p", items=items(["new", "i1"]))
     request = pb.UpsertRequest(items=common.ItemBatch(ids=["x"], vectors=bad))
-    refused(filled, lambda: filled.Upsert(iter([good, request])), INVALID, field)
+    refused(unchanged, lambda: unchanged.Upsert(iter([good, request])), INVALID, field)
 
 
 BAD_STREAMS = [
@@ -143,8 +153,8 @@ BAD_STREAMS = [
 
 
 @pytest.mark.parametrize(("stream", "status", "field"), BAD_STREAMS)
-def test_upsert_of_a_bad_stream(filled, stream, status, field):
-    refused(filled, lambda: filled.Upsert(iter(stream)), status, field)
+def test_upsert_of_a_bad_stream(unchanged, stream, status, field):
+    refused(unchanged, lambda: unchanged.Upsert(iter(stream)), status, field)
 
 
 def test_upsert_of_what_float16_or_float32_products_cannot_hold(stub):
@@ -190,8 +200,8 @@ UNARY = [
 
 
 @pytest.mark.parametrize(("method", "request_", "status", "field"), UNARY)
-def test_unary_calls(filled, method, request_, status, field):
-    refused(filled, lambda: getattr(filled, method)(request_), status, field)
+def test_unary_calls(unchanged, method, request_, status, field):
+    refused(unchanged, lambda: getattr(unchanged, method)(request_), status, field)
 
 
 LONG = "x" * 20_000
@@ -220,10 +230,10 @@ BAD_NAMES = [
 
 
 @pytest.mark.parametrize(("method", "fields", "field"), BAD_NAMES)
-def test_names_that_can_name_nothing(filled, method, fields, field):
+def test_names_that_can_name_nothing(unchanged, method, fields, field):
     request = getattr(pb, f"{method}Request")(**fields)
     with pytest.raises(grpc.RpcError) as caught:
-        getattr(filled, method)(request)
+        getattr(unchanged, method)(request)
     assert caught.value.code() is INVALID, caught.value.details()
     assert caught.value.details().startswith(f"{field}: ")
     assert len(caught.value.details()) < 1000
@@ -254,8 +264,8 @@ STREAMING = [
 
 
 @pytest.mark.parametrize(("method", "request_", "status", "field"), STREAMING)
-def test_streaming_calls(filled, method, request_, status, field):
-    refused(filled, lambda: list(getattr(filled, method)(request_)), status, field)
+def test_streaming_calls(unchanged, method, request_, status, field):
+    refused(unchanged, lambda: list(getattr(unchanged, method)(request_)), status, field)
 
 
 def test_growth_beyond_max_candidates_or_max_campaigns(filled):

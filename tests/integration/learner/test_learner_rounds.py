@@ -1,6 +1,5 @@
 """Train, evaluate, select and predict through a real server."""
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 
 from sealpool.client import LearnerClient
-from sealpool.errors import FailedPrecondition, NotFound, ResourceExhausted, Unavailable
+from sealpool.errors import FailedPrecondition, NotFound, Unavailable
 from sealpool.types import ItemId, LabelledItems
 from sealpool.v1 import common_pb2, index_pb2, learner_pb2
 from tests.support.fake_index import FakeIndex
@@ -239,29 +238,6 @@ def test_a_damaged_checkpoint_is_refused_and_trained_again(client: LearnerClient
         select(client)
     assert not train(client).from_checkpoint
     assert len(select(client).ids) == 10
-
-
-def test_a_training_past_the_queue_is_refused_and_names_the_setting(serve: Serve, index: FakeIndex) -> None:
-    reading, go_on = threading.Event(), threading.Event()
-    get_items = index.get_items
-
-    def slow(*arguments: object, **options: object) -> object:
-        reading.set()
-        go_on.wait(30)
-        return get_items(*arguments, **options)  # type: ignore[arg-type]
-
-    index.get_items = slow  # type: ignore[method-assign, assignment]
-    client = serve(index, max_waiting_trainings=0)
-    first = threading.Thread(target=train, args=(client,))
-    first.start()
-    try:
-        assert reading.wait(30)
-        with pytest.raises(ResourceExhausted, match="max_waiting_trainings"):
-            train(client, campaign="other")
-    finally:
-        go_on.set()
-        first.join()
-    assert train(client).from_checkpoint
 
 
 def test_candidates_of_idle_campaigns_are_dropped_past_the_limit_and_come_back(serve: Serve, index: FakeIndex) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from sealpool.batches import to_labelled_batches
 from sealpool.client import LearnerClient
+from sealpool.errors import ResourceExhausted
 from sealpool.v1 import common_pb2, learner_pb2, learner_pb2_grpc
 from tests.support.fake_index import FakeIndex
 from tests.support.learner_requests import labelled, train, train_header
@@ -100,6 +101,15 @@ def test_two_may_train_at_once_where_settings_allow(serve: Serve, index: FakeInd
     with grpc.insecure_channel(client.target) as channel:
         endless = begin(learner_pb2_grpc.LearnerServiceStub(channel), "endless")
         assert train(client, campaign="beside").examples == 9
+        endless.cancel()  # type: ignore[attr-defined]
+
+
+def test_a_training_past_the_queue_is_refused_and_names_the_setting(serve: Serve, index: FakeIndex) -> None:
+    client = serve(index, max_waiting_trainings=0)
+    with grpc.insecure_channel(client.target) as channel:
+        endless = begin(learner_pb2_grpc.LearnerServiceStub(channel), "endless")
+        with pytest.raises(ResourceExhausted, match="max_waiting_trainings"):
+            train(client, campaign="other")
         endless.cancel()  # type: ignore[attr-defined]
 
 

@@ -124,8 +124,8 @@ def test_an_undisturbed_campaign_spends_its_budget_on_distinct_items(undisturbed
 FAILPOINTS = [
     *("index.expand.before_record:2", "index.expand.after_record:2"),
     *("learner.train.before_checkpoint:2", "learner.train.after_checkpoint:2", "learner.select.after_expand:2"),
-    *("scheduler.round.after_start:2", "scheduler.round.after_train:2", "scheduler.round.after_evaluate:2"),
-    *("scheduler.round.after_select:2", "scheduler.round.after_picks:2", "scheduler.round.after_label:2"),
+    # Those where the services behind know more than the database does; tests/crash/scheduler has every one.
+    *("scheduler.round.after_train:2", "scheduler.round.after_select:2"),
 ]
 MODULES = {"index": "index_server", "learner": "learner", "scheduler": "scheduler"}
 

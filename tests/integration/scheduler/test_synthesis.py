@@ -1,19 +1,22 @@
 """Items that are made, and real ones found by made points."""
 
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 
+from scheduler.domain.origin import is_made
+from scheduler.drawing import draw_real
 from scheduler.storage import synthetic
 from scheduler.storage.campaigns import get
 from scheduler.synthesis.augmenting import CHANGES, Change, augment
 from scheduler.synthesis.making import Maker
-from scheduler.synthesis.origin import draw_real, is_made
 from scheduler.synthesis.paraphrasing import Wanted
+from scheduler.synthesis.plan import Plan
 from scheduler.synthesis.service import SynthesisService
 from sealpool.client import ClientOptions, StreamClient
-from sealpool.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from sealpool.errors import FailedPrecondition, InternalError, InvalidArgument, NotFound, SealpoolError, Unavailable
 from sealpool.types import ItemId, Items, Payload
 from sealpool.v1 import common_pb2, learner_pb2, stream_pb2
 from sealpool.v1 import scheduler_pb2 as pb
@@ -231,16 +234,56 @@ def test_changes_follow_from_their_seeds_and_are_small() -> None:
             assert 1 <= sum(one != other for one, other in zip(words, there, strict=True)) <= 4
 
 
+@pytest.mark.parametrize(
+    ("child", "error", "words"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", InternalError, "ended with -9"),
+        ("import time; time.sleep(60)", Unavailable, "took over 2 s; ask for fewer"),
+        ("import sys; sys.exit('no memory left')", InternalError, "no memory left"),
+        ("print('Downloading ...')", InternalError, "without an answer"),
+        ("print('{\"texts\": []}')", InternalError, "no text for some"),
+        (
+            "import runpy, sys; sys.modules['nlpaug'] = None\n"
+            "runpy.run_module('scheduler.synthesis.augment_child', run_name='__main__')",
+            FailedPrecondition,
+            r"needs nlpaug: pip install \"sealpool\[stream\]",
+        ),
+    ],
+    ids=["killed", "hangs", "fails", "babbles", "too few", "not installed"],
+)
+def test_a_child_that_does_not_answer_is_an_error_that_says_so(
+    monkeypatch: pytest.MonkeyPatch, child: str, error: type[SealpoolError], words: str
+) -> None:
+    monkeypatch.setattr("scheduler.synthesis.augmenting._COMMAND", (sys.executable, "-c", child))
+    monkeypatch.setattr("scheduler.synthesis.augmenting._LIMIT_S", 2 if "sleep" in child else 60)
+    with pytest.raises(error, match=words):
+        augment([Change(text="some words to change", kind=0, seed=1)])
+
+
+def test_many_labelled_items_are_drawn_from_and_a_rare_class_is_among_them() -> None:
+    sources = {ItemId(f"i{number}"): ((1,) if number % 500 == 7 else (0,)) for number in range(2_000)}
+    plan = Plan(
+        campaign_id=1, spec=make_spec(), method=BOUNDARY, count=1, sources=sources, taken=[], seed=3,
+        keep_label=False, encoder=ENCODER, endpoint="", model="",
+    )  # fmt: skip
+    drawn = plan.some_sources(50)
+    assert len(set(drawn)) == 50
+    assert sum(sources[item] == (1,) for item in drawn) == 4  # all that there are
+    assert drawn == plan.some_sources(50)
+    assert plan.some_sources(2_000) == list(sources)
+
+
 class Upside:
     """A paraphraser that turns words round, and has nothing to say of one source."""
 
+    def __init__(self) -> None:
+        self.quiet = ItemId("")
+
     def paraphrase(self, campaign: str, wanted: Sequence[Wanted], *, endpoint: str, model: str) -> list[str]:
         assert (campaign, endpoint, model) == ("c", "default", "m")
+        self.quiet = self.quiet or wanted[0].source
         turned = [" ".join(reversed(one.text.split())) + f" {one.variant}" for one in wanted]
-        return [
-            "" if one.source == min(w.source for w in wanted) else text
-            for one, text in zip(wanted, turned, strict=True)
-        ]
+        return ["" if one.source == self.quiet else text for one, text in zip(wanted, turned, strict=True)]
 
 
 def test_paraphrases_are_items_where_the_model_gave_one(labelled: World) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scheduler.synthesis.origin import is_made
+from scheduler.domain.origin import is_made
 from sealpool.types import ItemId, Items, Payload
 from sealpool.v1 import scheduler_pb2 as pb
 from tests.unit.scheduler.fakes import vector_of

@@ -94,6 +94,25 @@ def test_items_far_from_every_label_are_reached_before_it_ends() -> None:
     assert found.iterations >= 29
 
 
+@pytest.mark.parametrize("alpha", [0.9, 0.01, 0.001])
+def test_an_item_is_reached_with_shares_that_sum_to_one_or_not_at_all(alpha) -> None:
+    items = 60
+    rows = torch.arange(items - 1)
+    graph = normalised_graph(rows, rows + 1, torch.ones(items - 1), items, device=CPU)
+    found = spread(
+        graph,
+        torch.tensor([0, items - 1]),
+        torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
+        multilabel=False,
+        alpha=alpha,
+        max_iterations=1_000,
+        cancelled=lambda: False,
+    )
+    sums = found.shares.sum(axis=1)
+    np.testing.assert_allclose(sums[found.mass > 0], 1, atol=1e-5)
+    assert not sums[found.mass == 0].any()
+
+
 def test_the_number_of_iterations_is_bounded_and_a_caller_who_left_ends_it() -> None:
     chain = torch.arange(30)
     graph = normalised_graph(chain[:-1], chain[1:], torch.ones(29), 30, device=CPU)

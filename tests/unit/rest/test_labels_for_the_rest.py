@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sealpool.errors import FailedPrecondition, InvalidArgument, NotFound
 from sealpool.rest.deciding import By, Rule, decide
 from sealpool.rest.estimating import estimate
-from sealpool.rest.intervals import Share
+from sealpool.statistics import Share
 from sealpool.rest.labelling import label_rest
 from sealpool.rest.manifest import Manifest, RestRequest, read_manifest, write_manifest
 from sealpool.types import ItemId

@@ -183,3 +183,29 @@ def test_dawid_skene_is_refused_with_several_labels_an_item_and_several_annotati
         check_annotation(make_spec(annotation=dawid, task=common_pb2.TASK_KIND_MULTILABEL))
     with pytest.raises(InvalidArgument, match=r"spec\.annotation\.annotations"):
         check_annotation(make_spec(annotation=dawid, oracle=pb.OracleSpec(name="dataset")))
+
+
+def test_doubts_of_several_labels_are_cleanlabs_wherever_it_has_an_answer() -> None:
+    filtering = pytest.importorskip("cleanlab.multilabel_classification.filter")
+    ranking = pytest.importorskip("cleanlab.multilabel_classification.rank")
+    randomness = np.random.default_rng(4)
+    probabilities = randomness.random((80, 4))
+    labels = [tuple(np.flatnonzero(row).tolist()) for row in randomness.random((80, 4)) < 0.4]
+    found = doubts(labels, probabilities, multilabel=True)
+    several = [list(classes) for classes in labels]
+    issues = np.flatnonzero(filtering.find_label_issues(several, probabilities, n_jobs=1))
+    assert {doubt.position for doubt in found} == set(issues.tolist())
+    scores = ranking.get_label_quality_scores(several, probabilities)
+    assert [doubt.quality for doubt in found] == pytest.approx([scores[doubt.position] for doubt in found])
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [([()] * 12, 3), ([(0,)] * 12, 3), ([(0, 1, 2)] * 12, 3), ([(0,), ()] * 6, 1), ([(2,), (0, 2)] * 6, 3), ([], 3)],
+)
+def test_doubts_of_several_labels_take_classes_that_none_or_all_have(
+    labels: list[tuple[int, ...]], classes: int
+) -> None:
+    pytest.importorskip("cleanlab")
+    truth = np.array([[index in of_item for index in range(classes)] for of_item in labels]).reshape(-1, classes)
+    assert doubts(labels, np.where(truth, 0.9, 0.1), multilabel=True) == []

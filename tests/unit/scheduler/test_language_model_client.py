@@ -15,6 +15,7 @@ from scheduler.oracles.llm.endpoints import Endpoint
 from scheduler.oracles.llm.metrics import LlmMetrics
 from scheduler.oracles.llm.models import LanguageModels
 from scheduler.oracles.llm.questions import Question
+from scheduler.oracles.llm.underway import Underway
 from scheduler.settings import SchedulerSettings
 from sealpool.errors import FailedPrecondition, Unavailable
 from sealpool.runtime.logs import make_logger
@@ -146,6 +147,7 @@ def test_a_wait_for_the_endpoint_ends_when_the_scheduler_stops(server: LanguageM
         "default",
         endpoint,
         stopping=stopping,
+        underway=Underway(),
         metrics=LlmMetrics(),
         log=log,
         backoff=Backoff(first_s=100, longest_s=100),

@@ -122,14 +122,15 @@ def test_where_there_is_nothing_to_do_the_message_says_why(changes: dict[str, An
         (5, 2, 20, False, True),
         (5, 0, 20, False, True),
         (5, 0, 9, True, True),
-        (5, 4, 9, True, False),
+        (5, 4, 9, True, True),
+        (8, 5, 9, True, False),
     ],
 )
 def test_the_label_rule_fires_when_enough_arrived_or_no_more_will(
     after_labels: int, arrived: int, spent: int, idle: bool, fires: bool
 ) -> None:
     spec = make_spec(rule=scheduler_pb2.RoundRule(after_labels=after_labels))
-    assert rule_fires(spec, arrived=arrived, spent=spent, idle=idle) is fires
+    assert rule_fires(spec, arrived=arrived, spent=spent, idle=idle, whole_batch=5) is fires
 
 
 def test_seeds_are_the_same_for_ever_and_differ_by_round_and_purpose() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from scheduler.app import Scheduler, serve
+from scheduler.app import serve
+from scheduler.assembly import Scheduler
 from scheduler.settings import SchedulerSettings
 from scheduler.storage.engine import open_engine
 from scheduler.storage.migrate import migrate

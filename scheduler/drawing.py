@@ -1,23 +1,12 @@
-"""How made items are told from real ones: by their ids, in every pool and in every campaign."""
+"""Items drawn at random from a pool."""
 
-import hashlib
 from collections.abc import Sequence
 
+from scheduler.domain.origin import is_made
 from scheduler.ports import Index
 from sealpool.types import ItemId
 
-PREFIX = "synthetic:"
 _DRAWS = 20
-
-
-def made_id(method: str, source: ItemId, text: str) -> ItemId:
-    """Return the id of a text that was made from an item: the same for the same text."""
-    return ItemId(PREFIX + hashlib.sha256(f"{method}\0{source}\0{text}".encode()).hexdigest()[:32])
-
-
-def is_made(item: str) -> bool:
-    """Whether an item was made."""
-    return item.startswith(PREFIX)
 
 
 def draw_real(index: Index, pool: str, count: int, *, seed: int, exclude: Sequence[ItemId] = ()) -> list[ItemId]:
