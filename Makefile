@@ -16,8 +16,10 @@ help:  ## Say what can be typed
 demo: install  ## Run a real campaign to its end: handwritten digits, or DATA=labelled texts [EMBEDDER=encoder]
 	@$(BIN)/sealpool demo $(if $(DATA),--data "$(DATA)") $(if $(EMBEDDER),--embedder "$(EMBEDDER)")
 
-test: install  ## Run the whole test suite
-	$(BIN)/python -m pytest
+# Whole files to a worker, in their order: the slow ones, with processes to start, come first. One thread each, or torch's
+# would fight over the cores.
+test: install  ## Run the whole test suite [WORKERS=2]
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder
 
 crash: install  ## Cut power 2,000 times, kill the index server 200 times at every named point, the scheduler 200 at any
 	SEALPOOL_POWER_CUTS=1000 SEALPOOL_POWER_CUT_SEEDS=2 SEALPOOL_KILLS=200 $(BIN)/python -m pytest --timeout 1800 \

@@ -11,7 +11,7 @@ from learner.evaluation import Evaluation
 from learner.expansion import LabelledSet
 from learner.problem import Problem, Task, check_problem
 from learner.propagation import PropagateOrder
-from learner.selecting import Origin, Selection, SelectOrder
+from learner.select_order import Origin, Selection, SelectOrder
 from learner.specs import look_up, read_model, read_strategy
 from learner.training import TrainOrder, TrainOutcome
 from sealpool.batches import from_labelled_batch

@@ -1,94 +1,39 @@
 """Select: bring the candidates up to date, score them, and pick the batch of a round."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from learner.assembling import BatchAssembler, check_growth
 from learner.candidates import Slot
 from learner.checkpoints import Checkpoint, CheckpointStore
 from learner.choosing import Chosen, StrategyChooser
 from learner.contexts import Lens
 from learner.draws import derived_seed
 from learner.expansion import Expander, HeldCampaign, HeldCampaigns, LabelledSet
-from learner.growing import pick_growing
 from learner.index_port import CandidateUpdate, Index
 from learner.metrics import LearnerMetrics
-from learner.options import DensityOver, StrategyOptions
+from learner.options import DensityOver
 from learner.pools import check_dimension, usable_pool
-from learner.ports import BatchStrategy, CancelCheck, Classifier
+from learner.ports import CancelCheck, Classifier
 from learner.problem import Problem
-from learner.scoring import BatchPicker, ScoredItem, Scorer
+from learner.select_order import Pick, Selection, SelectOrder
 from learner.sources import CandidateSource, ItemsGoneError
-from learner.strategies import strategy_entry
 from learner.subpool import SUBPOOL_POLICY, draw_subpool
 from learner.vectors import require_texts
 from learner.waiting import KeyedLocks
 from sealpool import failpoint
-from sealpool.errors import FailedPrecondition, InvalidArgument
+from sealpool.errors import FailedPrecondition
 from sealpool.types import ItemId, Items
 from sealpool.v1 import common_pb2, index_pb2
 from sealpool.vocabulary.models import ESTIMATORS
 
-_EXPLORATION, _FILL, _SUBPOOL = 1, 2, 3  # purposes of seeds
+_SUBPOOL = 3  # purpose of a seed; assembling has the others
 _DIRECTION_ROWS = 8192
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SelectOrder:
-    """The header of Select, checked. `policy` goes to the index server as it is; it says when candidates grow.
-
-    Parameters
-    ----------
-    problem
-        Where there is no model yet; None where the round has a checkpoint, which knows.
-    """
-
-    campaign: str
-    round: int
-    pool: str
-    strategy: StrategyOptions
-    policy: common_pb2.PolicySpec
-    batch_size: int
-    exploration: float
-    fill_random: bool
-    seed: int
-    problem: Problem | None = None
-
-
-class Origin(Enum):
-    """Where a pick came from."""
-
-    CANDIDATE = "candidate"
-    EXPLORATION = "exploration"
-    FILL = "fill"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pick:
-    """An item of the batch. `score` is 0 for what was drawn at random."""
-
-    id: ItemId
-    score: float
-    origin: Origin
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Selection:
-    """The batch of a round. `info.added` and `.removed` count what the learner took over in this round."""
-
-    picks: list[Pick]
-    info: common_pb2.CandidatePoolInfo
-    expand_seconds: float
-    score_seconds: float
-    pool_version: int
-    strategy: str
-    strategy_reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,7 +87,7 @@ class Selector:
         self._chooser = chooser
         self._device = device
         self._metrics = metrics
-        self._batch_rows = batch_rows
+        self._assembler = BatchAssembler(index, batch_rows=batch_rows, clock=clock)
         self._clock = clock
         self._turns = KeyedLocks()
 
@@ -162,7 +107,7 @@ class Selector:
         """
         model = self._model(order)
         self._chooser.check(order.strategy, model.problem, model.classifier, draws_samples=model.draws_samples)
-        _check_growth(order)
+        check_growth(order)
         pool = self._pool(order, model)
         # Its own name from here on: an alias may be given to another pool while we work.
         order = replace(order, pool=pool.spec.name)
@@ -253,7 +198,7 @@ class Selector:
                     device=self._device,
                     seed=order.seed,
                 )
-                return self._pick(order, labelled, source, lens, chosen, cancelled)
+                return self._assembler.pick(order, labelled, source, lens, chosen, cancelled)
             except ItemsGoneError as gone:
                 held.candidates.forget(gone.ids)
 
@@ -277,87 +222,6 @@ class Selector:
             pool = usable_pool(self._index, trained_on)
         check_dimension("header.pool", pool, checkpoint)
         return pool
-
-    def _pick(
-        self,
-        order: SelectOrder,
-        labelled: LabelledSet,
-        source: CandidateSource,
-        lens: Lens,
-        chosen: Chosen,
-        cancelled: CancelCheck,
-    ) -> tuple[list[Pick], float]:
-        """Draw the exploration share, take the best candidates, fill up; also return the seconds of previews.
-
-        Where too little lies outside the candidate pool to explore, candidates take the places.
-        """
-        share = math.floor(order.exploration * order.batch_size + 0.5)
-        explored = self._draw(order, share, _EXPLORATION, labelled, [])
-        barred = {*labelled.excluded, *labelled.expands, *explored}
-        count = order.batch_size - len(explored)
-        best, preview_s = self._choose(order, source, lens, chosen, count, barred, cancelled)
-        picks = [Pick(id=item.id, score=item.score, origin=Origin.CANDIDATE) for item in best]
-        picks += [Pick(id=item_id, score=0.0, origin=Origin.EXPLORATION) for item_id in explored]
-        short = order.batch_size - len(picks) if order.fill_random else 0
-        filled = self._draw(order, short, _FILL, labelled, [pick.id for pick in picks])
-        return picks + [Pick(id=item_id, score=0.0, origin=Origin.FILL) for item_id in filled], preview_s
-
-    def _choose(
-        self,
-        order: SelectOrder,
-        source: CandidateSource,
-        lens: Lens,
-        chosen: Chosen,
-        count: int,
-        barred: set[ItemId],
-        cancelled: CancelCheck,
-    ) -> tuple[list[ScoredItem], float]:
-        strategy = chosen.strategy
-        if isinstance(strategy, BatchStrategy):
-            picker = BatchPicker(lens=lens, strategy=strategy, batch_rows=self._batch_rows)
-            return picker.pick(source, count=count, barred=source.candidates.slots_of(barred), cancelled=cancelled), 0.0
-        scorer = Scorer(lens=lens, strategy=strategy, batch_rows=self._batch_rows)
-        if order.policy.growth != common_pb2.CANDIDATE_GROWTH_PICK:
-            return scorer.pick(source, count=count, barred=source.candidates.slots_of(barred), cancelled=cancelled), 0.0
-
-        def preview(item_id: ItemId) -> CandidateUpdate:
-            update = self._index.expand_candidates(
-                order.pool,
-                order.campaign,
-                [item_id],
-                policy=order.policy,
-                held_version=source.candidates.version,
-                payloads=source.candidates.with_texts,
-                preview=True,
-            )
-            if lens.reads_text:
-                require_texts(update.added.ids, [payload.text for payload in update.added.payloads or ()])
-            return update
-
-        grown = pick_growing(
-            source, scorer, preview, count=count, barred=barred, cancelled=cancelled, clock=self._clock
-        )
-        return grown.items, grown.preview_seconds
-
-    def _draw(
-        self, order: SelectOrder, count: int, purpose: int, labelled: LabelledSet, picked: Sequence[ItemId]
-    ) -> list[ItemId]:
-        if count <= 0:
-            return []
-        return self._index.sample_items(
-            order.pool,
-            count,
-            seed=derived_seed(order.seed, purpose),
-            campaign=order.campaign,
-            exclude=sorted({*labelled.excluded, *picked}),
-        )
-
-
-def _check_growth(order: SelectOrder) -> None:
-    entry = strategy_entry(order.strategy.name)
-    if order.policy.growth == common_pb2.CANDIDATE_GROWTH_PICK and not entry.per_item:
-        problem = f"{entry.name} picks a batch as a whole; growth after each pick needs a score for each item"
-        raise InvalidArgument("header.policy.growth", problem)
 
 
 def _direction(

@@ -118,11 +118,12 @@ class LabelStudioClient:
             kinds = ("total_annotations", "cancelled_annotations")
             items = [{**_where(kind, "greater", 0), **since} for kind in kinds]
             page = self._tasks(project_id, {"conjunction": "or", "items": items}, order="updated_at")
-            if page:
-                yield page
             if len(page) < PAGE:
+                if page:
+                    yield page
                 return
-            time = _before_last(page)
+            time = _whole_until(page)
+            yield [task for task in page if task.updated_at <= time]
 
     def tasks_by_id(self, project_id: int, task_ids: Sequence[int]) -> Sequence[api.TheirTask]:
         """Return up to PAGE tasks, as far as they are there."""
@@ -224,8 +225,8 @@ def _http(server: LabelStudioServer, transport: "httpx.BaseTransport | None") ->
     return httpx.Client(base_url=server.url, timeout=server.timeout_s, verify=verify, transport=transport)
 
 
-def _before_last(page: Sequence[api.TheirTask]) -> str:
-    """Return the latest time of a page but for its last: the page that follows may begin with tasks of the last one."""
+def _whole_until(page: Sequence[api.TheirTask]) -> str:
+    """Return the latest time of a full page of which no task can be missing: others of its last may follow."""
     times = sorted({task.updated_at for task in page})
     return times[-2] if len(times) > 1 else times[-1]
 

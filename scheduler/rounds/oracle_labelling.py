@@ -17,7 +17,7 @@ from scheduler.oracles.port import Oracle, OracleExhausted, OracleJob
 from scheduler.oracles.registry import OracleRegistry
 from scheduler.ports import Index
 from scheduler.rounds.recording import Recording, RoundJob, check_not_archived, recording
-from scheduler.storage import drawn_items, labels, tasks
+from scheduler.storage import drawn_items, labels, rounds, tasks
 from scheduler.storage.store import Store
 from scheduler.storage.tasks import Pick
 from sealpool.failpoint import reach
@@ -47,10 +47,11 @@ class OracleLabelling:
                 waiting = _waiting(session, job)
             answered, exhausted = self._ask(job, oracle, waiting)
             gone = self._gone(job, [item for item in waiting if item not in answered])
+        finds_all = self._finds_all(job, is_automatic=oracle is not None)
         with recording(self._store, job) as record:
             check_not_archived(record.campaign)
             tasks.withdraw_items(record.session, job.campaign_id, gone)
-            is_last = _pool_is_exhausted(job, record, is_automatic=oracle is not None)
+            is_last = finds_all and _is_done(job, record)
             in_vain = _why_in_vain(job, record) if is_last else ""
             record.finish(is_last=is_last, reason=in_vain)
             if exhausted:
@@ -88,6 +89,26 @@ class OracleLabelling:
             tasks.hand_to_people(record.session, job.campaign_id, unsure)
             held_out = set(drawn_items.held_out(record.session, job.campaign_id)) if holds_out(job.spec) else set()
             _audit(job, record, [answer for answer in wanted if answer.item_id not in held_out])
+
+    def _finds_all(self, job: RoundJob, *, is_automatic: bool) -> bool:
+        """Whether a round of this kind that hands out nothing says that the pool has nothing left to label.
+
+        Without a model it does only if an oracle of our own labels: people may correct a label yet.
+        """
+        if job.kind == RoundKind.WITHOUT_MODEL:
+            return is_automatic
+        return job.kind == RoundKind.MODEL and (job.spec.fill != scheduler_pb2.FILL_NONE or self._has_none_left(job))
+
+    def _has_none_left(self, job: RoundJob) -> bool:
+        """Whether the pool has no item that the campaign could pick yet, whatever its candidates are."""
+        with self._store.reading() as session:
+            if rounds.get(session, job.campaign_id, job.number).picks:
+                return False
+            labelled = labels.effective(session, job.campaign_id, purpose=LabelPurpose.TRAINING, until=job.snapshot)
+            handed_out = tasks.items_before(session, job.campaign_id, job.number + 1)
+            held_out = drawn_items.held_out(session, job.campaign_id)
+        out = list(dict.fromkeys([*labelled, *handed_out, *held_out]))
+        return not self._index.sample_items(job.spec.pool, 1, seed=0, exclude=out)
 
     def _gone(self, job: RoundJob, items: Sequence[ItemId]) -> list[ItemId]:
         """Return those of `items` that the pool no longer has: nobody can label them."""
@@ -153,16 +174,10 @@ def is_audited(spec: scheduler_pb2.CampaignSpec, item: ItemId) -> bool:
     return int.from_bytes(digest[:8], "big") < spec.oracle.llm.audit_share * 2**64
 
 
-def _pool_is_exhausted(job: RoundJob, record: Recording, *, is_automatic: bool) -> bool:
-    """Whether a round that knows every label found nothing to hand out, and nothing that was handed out is waiting.
-
-    Without a model it is the last one only if an oracle of our own labels: people may correct a label yet.
-    """
-    looks_everywhere = job.spec.fill != scheduler_pb2.FILL_NONE if job.kind == RoundKind.MODEL else is_automatic
+def _is_done(job: RoundJob, record: Recording) -> bool:
+    """Whether a round that knows every label handed out nothing, and nothing that was handed out is waiting."""
     return (
-        job.kind in (RoundKind.MODEL, RoundKind.WITHOUT_MODEL)
-        and looks_everywhere
-        and job.batch > 0
+        job.batch > 0
         and not job.spec.HasField("stream")  # which brings new items
         and record.round.picks == 0
         and not labels.arrived_since(record.session, job.campaign_id, job.snapshot)

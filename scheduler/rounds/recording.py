@@ -17,6 +17,8 @@ from scheduler.storage.store import Store
 from sealpool.errors import FailedPrecondition
 from sealpool.v1 import scheduler_pb2
 
+ARCHIVED = "the campaign was archived"
+
 
 class Overtaken(Exception):
     """Another process has taken the round on; what was done here is left aside."""
@@ -35,6 +37,7 @@ class RoundJob:
     campaign_id: int
     spec: scheduler_pb2.CampaignSpec
     held_out_loaded: bool
+    is_archived: bool
     number: int
     kind: RoundKind
     state: RoundState
@@ -55,6 +58,7 @@ def unfinished_job(store: Store, name: str, *, epoch: int) -> RoundJob | None:
             campaign_id=campaign.id,
             spec=_spec_of(row, campaign),
             held_out_loaded=campaign.held_out_loaded,
+            is_archived=campaign.state == CampaignState.ARCHIVED,
             number=row.number,
             kind=RoundKind(row.kind),
             state=RoundState(row.state),
@@ -176,4 +180,4 @@ def recording(store: Store, job: RoundJob) -> Iterator[Recording]:
 def check_not_archived(campaign: Campaign) -> None:
     """Raise FailedPrecondition if the campaign was archived while its round ran."""
     if campaign.state == CampaignState.ARCHIVED:
-        raise FailedPrecondition("the campaign was archived")
+        raise FailedPrecondition(ARCHIVED)

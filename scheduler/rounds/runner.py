@@ -7,10 +7,25 @@ from dataclasses import dataclass
 
 from scheduler.domain.states import FIRST_STATE
 from scheduler.rounds.phases import Phases
-from scheduler.rounds.recording import Demoted, Overtaken, RoundJob, check_not_archived, recording, unfinished_job
+from scheduler.rounds.recording import (
+    ARCHIVED,
+    Demoted,
+    Overtaken,
+    RoundJob,
+    check_not_archived,
+    recording,
+    unfinished_job,
+)
 from scheduler.storage import campaigns
 from scheduler.storage.store import Store
-from sealpool.errors import Cancelled, DeadlineExceeded, ResourceExhausted, SealpoolError, Unavailable
+from sealpool.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    FailedPrecondition,
+    ResourceExhausted,
+    SealpoolError,
+    Unavailable,
+)
 from sealpool.failpoint import reach
 from sealpool.runtime.logs import Logger
 
@@ -85,6 +100,8 @@ class RoundRunner:
 
     def _run_phase(self, job: RoundJob) -> None:
         phase = self._phases.by_state[job.state]
+        if job.is_archived:
+            raise FailedPrecondition(ARCHIVED)
         pause_s = self._retry.first_pause_s
         failing_since: float | None = None
         while True:
@@ -93,6 +110,8 @@ class RoundRunner:
             if self._epoch() != job.epoch:
                 raise Demoted
             try:
+                if failing_since is not None:
+                    self._check_again(job)
                 self._attempt(job, phase)
             except TRANSIENT as error:
                 now = time.monotonic()
@@ -105,9 +124,12 @@ class RoundRunner:
             else:
                 return
 
-    def _attempt(self, job: RoundJob, phase: Callable[[RoundJob], None]) -> None:
+    def _check_again(self, job: RoundJob) -> None:
+        """Look whether the campaign was archived since the phase was first tried."""
         with self._store.reading() as session:
             check_not_archived(campaigns.get(session, job.campaign))
+
+    def _attempt(self, job: RoundJob, phase: Callable[[RoundJob], None]) -> None:
         phase(job)
         self._log.info("phase ended", **_fields(job))
 

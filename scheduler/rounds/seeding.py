@@ -124,7 +124,8 @@ class Seeder:
             return _lists(self._index.search(job.spec.pool, k=k, vectors=vectors))
 
         found = _nearest(search, len(vectors), job.batch, taken)
-        reason = f"seeding by queries: the nearest items of {len(vectors):,}"
+        queries = "the query" if len(vectors) == 1 else f"{len(vectors):,} queries"
+        reason = f"seeding by queries: the items nearest to {queries}"
         return Seeds(ids=found, strategy="queries", reason=reason)
 
     def _by_strategy(self, job: RoundJob, taken: Sequence[ItemId]) -> Seeds:

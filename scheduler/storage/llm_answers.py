@@ -8,10 +8,10 @@ from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
-from sealpool.statistics import wilson
 from scheduler.domain.llm_spec import annotator_name
 from scheduler.domain.states import LabelPurpose, Outcome
 from scheduler.storage.models import Annotation, Label, LlmAnswer, Task
+from sealpool.statistics import wilson
 from sealpool.types import ItemId
 from sealpool.v1 import common_pb2, scheduler_pb2
 

@@ -5,13 +5,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 from scheduler.domain.clock import Clock
 from scheduler.storage.engine import WRITES
 from sealpool.errors import Unavailable
+
+_PASSING = frozenset({"25006", "25P03"})
+"""PostgreSQL: the database is read-only, as a standby after a failover; a transaction was ended for being idle."""
 
 
 class Store:
@@ -83,3 +86,7 @@ def database_errors() -> Iterator[None]:
         yield
     except (OperationalError, InterfaceError, PoolTimeoutError) as error:
         raise Unavailable(f"the scheduler's database: {getattr(error, 'orig', None) or error}") from error
+    except DatabaseError as error:
+        if getattr(error.orig, "sqlstate", None) not in _PASSING:
+            raise
+        raise Unavailable(f"the scheduler's database: {error.orig}") from error

@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 from scheduler.domain.llm_spec import endpoint_of
 from scheduler.domain.origin import is_made
 from scheduler.domain.spec import oracle_of
-from scheduler.domain.states import LabelPurpose
+from scheduler.labelled_set import labelled_set
 from scheduler.rounds.beginning import require_active
-from scheduler.storage import campaigns, labels, streams, synthetic
+from scheduler.storage import campaigns, streams, synthetic
 from scheduler.storage.models import Campaign
 from scheduler.streams.budget import left_of_budget
 from scheduler.streams.judging import reads_text
@@ -98,7 +98,7 @@ def make_plan(session: Session, campaign: Campaign, request: stream_pb2.Synthesi
     require_active(campaign)
     wanted = _classes(spec, request.classes)
     left = require_budget(session, campaign)
-    labelled = labels.effective(session, campaign.id, purpose=LabelPurpose.TRAINING, until=campaign.last_sequence)
+    labelled = labelled_set(session, campaign.id, spec, until=campaign.last_sequence)
     sources = {
         item: classes
         for item, classes in labelled.items()

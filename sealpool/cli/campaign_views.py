@@ -20,6 +20,7 @@ _ROUND_COLUMNS = [
     ">train s",
     ">score s",
 ]
+_QUALITIES = (">accuracy", ">mean AP")
 
 
 def rounds_views(rounds: Sequence[scheduler_pb2.Round]) -> list[Table | str]:
@@ -37,7 +38,21 @@ def rounds_views(rounds: Sequence[scheduler_pb2.Round]) -> list[Table | str]:
             rows = [[*row, told or "–"] for row, told in zip(rows, cells, strict=True)]
     errors = [f"round {one.number}: {one.error}" for one in rounds if one.error]
     remarks = [*_pickers(rounds), *_notes(rounds), *_advice(rounds), *errors]
-    return [table("", columns, rows), *(fill(remark, 100, subsequent_indent="  ") for remark in remarks)]
+    # Closer together where there is more than the usual, so that most campaigns still fit 80 characters.
+    gap = 1 if len(columns) > len(_ROUND_COLUMNS) else 2
+    figures = table("", *_fitting(columns, rows), gap=gap)
+    return [figures, *(fill(remark, 100, subsequent_indent="  ") for remark in remarks)]
+
+
+def _fitting(columns: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """Leave out what a table too wide can miss: qualities that no round has, then seconds, which the report has."""
+    drop: set[str] = set()
+    if len(columns) > len(_ROUND_COLUMNS):
+        drop |= {name for n, name in enumerate(columns) if name in _QUALITIES and all(row[n] == "–" for row in rows)}
+    if len(columns) - len(drop) > len(_ROUND_COLUMNS) + 1:
+        drop |= {name for name in columns if name.endswith(" s")}
+    kept = [n for n, name in enumerate(columns) if name not in drop]
+    return [columns[n] for n in kept], [[row[n] for n in kept] for row in rows]
 
 
 def _state(one: scheduler_pb2.Round) -> str:

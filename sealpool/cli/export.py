@@ -163,11 +163,10 @@ def _predicted_rows(name: str, directory: Path, given: set[str]) -> Iterator[Row
     if manifest.request.campaign != name:
         raise typer.BadParameter(f"{directory} has labels of campaign {manifest.request.campaign}, not {name}")
     for piece in read_parts(directory, manifest):
-        for row in piece.to_pylist():
+        for row in piece.select(["id", "labels", "round", *_PREDICTED]).to_pylist():
             if row["labels"] is not None and row["id"] not in given:
                 labels = row["labels"] if isinstance(row["labels"], list) else [row["labels"]]
-                wanted = {key: row[key] for key in ("id", "round", *_PREDICTED)}
-                yield {**wanted, "labels": labels, "annotator": row["source"]}
+                yield {**row, "labels": labels, "annotator": row["source"]}
 
 
 def _with_payloads(rows: Iterator[Row], pool: str, pools: IndexClient) -> Iterator[Row]:

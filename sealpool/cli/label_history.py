@@ -34,7 +34,10 @@ def history(
             else:
                 rows.append(_annotation_row(one))
     if rows:
-        say(table("", ["when (UTC)", "item", "annotator", "said", ">sure", "for", "comment"], rows))
+        columns = ["when (UTC)", "item", "annotator", "said", ">sure", "for", "comment"]
+        # Columns that say nothing here take room from those that do: the item that was asked for, and empty ones.
+        kept = [n for n, name in enumerate(columns) if any(row[n] for row in rows) and not (item and name == "item")]
+        say(table("", [columns[n] for n in kept], [[row[n] for n in kept] for row in rows]))
     elif not as_json:
         note("nothing was said yet")
 

@@ -27,27 +27,22 @@ class Tasks(Protocol):
 
     def get_campaign(self, name: str) -> scheduler_pb2.Campaign:
         """Return the campaign."""
-        ...
 
     def lease_tasks(
         self, campaign: str, *, annotator: str, max_tasks: int, lease_s: float, include_predictions: bool
     ) -> scheduler_pb2.LeaseTasksResponse:
         """Take tasks."""
-        ...
 
     def renew_leases(self, campaign: str, *, annotator: str, lease_s: float) -> scheduler_pb2.RenewLeasesResponse:
         """Hold all of the annotator's tasks for longer."""
-        ...
 
     def release_tasks(self, campaign: str, *, annotator: str) -> int:
         """Give all of the annotator's tasks back."""
-        ...
 
     def submit_annotations(
         self, campaign: str, annotations: list[scheduler_pb2.NewLabel], *, annotator: str
     ) -> scheduler_pb2.SubmitLabelsResponse:
         """Hand in what the annotator said."""
-        ...
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from typing import Any, cast
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -119,12 +119,16 @@ def _finite(value: Json) -> Json:
     return value
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Return a table. A column whose name begins with ">" is aligned right."""
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, gap: int = 2) -> Table:
+    """Return a table, `gap` spaces (1 or 2) between columns. One whose name begins with ">" is aligned right.
+
+    A name that is too long for its column goes on in the next line: half an id is of no use to whoever copies it.
+    """
     made = Table(title=_title(title), title_justify="left", header_style="bold")
-    made.box, made.show_edge, made.pad_edge, made.padding = box.SIMPLE_HEAD, False, False, (0, 1, 0, 0)
+    made.box, made.show_edge, made.pad_edge, made.padding = box.SIMPLE_HEAD, False, False, (0, gap - 1, 0, 0)
     for column in columns:
-        made.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+        justify: JustifyMethod = "right" if column.startswith(">") else "left"
+        made.add_column(column.removeprefix(">"), justify=justify, overflow="fold")
     for row in rows:
         made.add_row(*(Text(clean(cell, lines=False)) for cell in row))
     return made

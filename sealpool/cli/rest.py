@@ -25,8 +25,8 @@ from sealpool.cli.output import Json, answer_json, count, facts, note, quality, 
 from sealpool.cli.processes import hold_folder
 from sealpool.cli.progress import file_progress
 from sealpool.rest.deciding import By
-from sealpool.statistics import Share
 from sealpool.rest.manifest import Manifest, RestRequest
+from sealpool.statistics import Share
 
 if TYPE_CHECKING:
     from sealpool.rest.estimating import Estimate

@@ -74,12 +74,12 @@ def up(
 
 
 def _tell(plans: Sequence[ServicePlan], *, as_json: bool) -> None:
-    http = {"http": plan.http_address for plan in plans if plan.http_address is not None}
+    http = next((plan.http_address for plan in plans if plan.http_address is not None), None)
     if as_json:
-        answer_json({plan.module: plan.address for plan in plans} | http)
+        answer_json({plan.module: plan.address for plan in plans} | ({"http": http} if http else {}))
         return
     addresses = {plan.module: f"{plan.address}  (log: {plan.log_file})" for plan in plans}
-    say(facts("sealpool is up; Ctrl-C stops it", addresses | {name: f"{url}/docs" for name, url in http.items()}))
+    say(facts("sealpool is up; Ctrl-C stops it", addresses | ({"http": f"{http}/docs"} if http else {})))
 
 
 def _ready_to_run(plans: Sequence[ServicePlan]) -> Services:

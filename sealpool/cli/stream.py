@@ -162,4 +162,4 @@ def synthesize(
 
 def _row(item: stream_pb2.SyntheticItem) -> list[str]:
     distance = quality(item.distance) if item.real else "–"
-    return [item.item_id, ", ".join(item.sources), distance, shorten(item.text, 100)]
+    return [item.item_id, ", ".join(item.sources), distance, shorten(item.text, 60)]

@@ -57,6 +57,7 @@ def render(material: Material, *, written_at: datetime) -> str:
         told=[_class_balance(campaign.spec, rounds), _uncertainty(rounds)],
         stopping=_stopping(rounds),
         recommendation=next((one.survey.reason for one in reversed(rounds) if one.survey.recommends_stop), ""),
+        picked=[_origins(rounds)],
         times=[_phase_times(rounds)],
         rounds=[_round_row(one) for one in rounds],
         notes=_notes(rounds),
@@ -177,6 +178,26 @@ def _uncertainty(rounds: Rounds) -> Chart:
     )
 
 
+def _origins(rounds: Rounds) -> Chart:
+    """Return the chart of where picks came from, by round."""
+    known = [value for value in common_pb2.PickOrigin.values() if value]
+    counts = [(one, {value: _at(one.origin_counts, value) for value in known}) for one in rounds if one.origin_counts]
+    shown = [value for value in known if any(of_round[value] for _, of_round in counts)]
+    names = [word(common_pb2.PickOrigin.Name(value), "PICK_ORIGIN_") for value in shown]
+    columns = [(str(one.number), [float(of_round[value]) for value in shown]) for one, of_round in counts]
+    return Chart(
+        title="Picks by where they came from",
+        svg=stacked_bars("Picks by where they came from", columns, names, x_title="round", words=short),
+        instead="No round has picked yet.",
+        legend=names,
+        caption="Candidates are the strategy’s choice; exploration and fill are drawn at random outside them.",
+    )
+
+
+def _at(counts: Sequence[int], place: int) -> int:
+    return counts[place] if place < len(counts) else 0
+
+
 def _phase_times(rounds: Rounds) -> Chart:
     columns = []
     for one in rounds:
@@ -214,22 +235,11 @@ def _round_row(one: scheduler_pb2.Round) -> dict[str, str]:
         "state": word(scheduler_pb2.RoundState.Name(one.state), "ROUND_STATE_"),
         "labels": f"{one.labels:,}",
         "picks": f"{one.picks:,}",
-        "origins": _origins(one),
         "candidates": f"{one.candidates.size:,}" if selected else "–",
         "accuracy": decimal(one.quality.accuracy) if one.HasField("quality") else "–",
         "strategy": one.strategy or ("seed set" if one.number == 0 else "–"),
         "why": one.error or one.strategy_reason,
     }
-
-
-def _origins(one: scheduler_pb2.Round) -> str:
-    """Return where a round's picks came from, most first: "40 candidate, 10 exploration"."""
-    counts = [(count, number) for number, count in enumerate(one.origin_counts) if count]
-    names = common_pb2.PickOrigin
-    return ", ".join(
-        f"{count:,} {word(names.Name(names.ValueType(number)), 'PICK_ORIGIN_')}"
-        for count, number in sorted(counts, reverse=True)
-    )
 
 
 def _notes(rounds: Rounds) -> list[tuple[str, str]]:

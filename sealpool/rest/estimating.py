@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sealpool.errors import FailedPrecondition
-from sealpool.statistics import Share
 from sealpool.rest.manifest import need_manifest
 from sealpool.rest.parts import decisions_in, read_parts
 from sealpool.rest.people import LabelSource
+from sealpool.statistics import Share
 from sealpool.v1 import scheduler_pb2
 
 
@@ -60,8 +60,10 @@ class Estimate:
 def estimate(directory: Path, *, scheduler: LabelSource, audit: int = 0) -> Estimate:
     """Judge the labels of a directory by the audit labels that have come so far.
 
-    The items were drawn at random among the unlabelled ones, so the shares estimate those of the rest of the pool.
-    Audited items that came into the labelled set since are left out: a model may have seen their labels.
+    The items were drawn at random among the unlabelled ones, so the shares estimate those of the rest of the pool as it
+    was then. Rounds since have picked from the others alone: where they took what is hard, the shares are somewhat low
+    for the rest as it is now. Audited items that came into the labelled set since are left out: a model may have seen
+    their labels.
 
     Parameters
     ----------
@@ -115,13 +117,15 @@ def estimate(directory: Path, *, scheduler: LabelSource, audit: int = 0) -> Esti
         everything=_share(right),
         given_only=_share(right[given]),
         classes=[
-            _of_class(name, truth[given, column], said[given, column]) for column, name in enumerate(manifest.classes)
+            _of_class(name, truth[:, column], said[:, column], given) for column, name in enumerate(manifest.classes)
         ],
     )
 
 
-def _of_class(name: str, truth: NDArray[np.bool_], said: NDArray[np.bool_]) -> ClassEstimate:
-    return ClassEstimate(name=name, right_where_said=_share(truth[said]), found_where_true=_share(said[truth]))
+def _of_class(name: str, truth: NDArray[np.bool_], said: NDArray[np.bool_], given: NDArray[np.bool_]) -> ClassEstimate:
+    # An item below the cut has no label, so it was not found.
+    told = said & given
+    return ClassEstimate(name=name, right_where_said=_share(truth[told]), found_where_true=_share(told[truth]))
 
 
 def _share(right: NDArray[np.bool_]) -> Share:

@@ -143,7 +143,9 @@ def check_same(before: Manifest, request: RestRequest, directory: Path) -> None:
         return
     was, wanted = asdict(begun), asdict(asked)
     names = [f"{name} {was[name]} (now {wanted[name]})" for name in was if was[name] != wanted[name]]
-    raise FailedPrecondition(f"{directory} was begun with {', '.join(names)}: restart it, or take another directory")
+    raise FailedPrecondition(
+        f"{directory} was begun with {', '.join(names)}: restart it (--restart), or take another directory"
+    )
 
 
 def _manifest(content: Mapping[str, object]) -> Manifest:

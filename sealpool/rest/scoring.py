@@ -156,7 +156,8 @@ def _by_propagation(
 
 def _joined(model: Iterator[Scored], propagated: Iterator[Scored], pool: str) -> Iterator[Scored]:
     """Put side by side what two streams, cut at other places, say of the same items."""
-    one, other = next(model, None), next(propagated, None)
+    other = next(propagated, None)  # first: it takes long, and the model's stream has a deadline
+    one = next(model, None)
     while one is not None and other is not None:
         count = min(len(one), len(other))
         if list(one.ids[:count]) != list(other.ids[:count]) or one.pool_version != other.pool_version:

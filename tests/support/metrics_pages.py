@@ -16,9 +16,17 @@ def documented(service: str) -> set[str]:
     return names - {f"sealpool_{service}_{name}" for name in _OF_THE_RUNTIME}
 
 
+def named(address: str) -> set[str]:
+    """Return the metrics that the page has, with samples or without."""
+    return set(re.findall(r"^# TYPE (sealpool_\w+)", _page(address), re.MULTILINE))
+
+
 def sampled(address: str) -> set[str]:
     """Return the metrics that have a sample on the page, a histogram by its own name."""
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-        page = answer.read().decode()
-    samples = [one for family in text_string_to_metric_families(page) for one in family.samples]
+    samples = [one for family in text_string_to_metric_families(_page(address)) for one in family.samples]
     return {one.name.removesuffix("_count") for one in samples if one.name.startswith("sealpool_")}
+
+
+def _page(address: str) -> str:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        return str(answer.read().decode())

@@ -58,7 +58,6 @@ def _change_tasks() -> None:
         )
         tasks.create_foreign_key("fk_tasks_campaign_id_campaigns", "campaigns", ["campaign_id"], ["id"])
 
-
     _leave_tasks_to_the_data_set()
 
 

@@ -76,7 +76,7 @@ def _bounded_stream() -> Any:
             for part in self._stream:
                 left -= len(part)
                 if left < 0:
-                    raise ConnectionError(f"the answer has over {MAX_ANSWER_BYTES:,} bytes")
+                    raise library.ReadError(f"the answer has over {MAX_ANSWER_BYTES:,} bytes")
                 if time.monotonic() > self._until:
                     raise library.ReadTimeout("the answer did not end in time")
                 yield part

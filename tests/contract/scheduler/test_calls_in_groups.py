@@ -4,6 +4,7 @@ import io
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from sealpool.runtime.logs import make_logger
 from sealpool.types import ItemId
 from sealpool.v1 import common_pb2
 from sealpool.v1 import scheduler_pb2 as pb
-from tests.unit.scheduler.fakes import FakeClock, FakeIndex, FakeLearner
+from tests.unit.scheduler.fakes import FakeIndex, FakeLearner
 from tests.unit.scheduler.world import make_spec
 
 ITEMS = [f"i{number:03d}" for number in range(12)]
@@ -151,7 +152,8 @@ def test_annotators_who_ask_together_get_what_they_would_one_after_the_other(sto
         campaign = add_campaign(store, name=name, annotations=annotations)
         commit(store, name, labelled("x", ITEMS[0]), labelled("y", ITEMS[1]), labelled("x", ITEMS[4]))
         wanted = [
-            leases.Wanted(annotator=who, count=n, until=FakeClock().now()) for who, n in zip("xyzx", (2, 3, 9, 9))
+            leases.Wanted(annotator=who, count=n, until=now + timedelta(seconds=60))
+            for who, n in zip("xyzx", (2, 3, 9, 9), strict=True)
         ]
         groups = [wanted] if name == "together" else [[one] for one in wanted]
         with store.writing() as session:
@@ -248,6 +250,6 @@ def test_annotators_who_wait_together_share_one_look_into_the_pool(store: Store)
     else:  # leasing does not wait for the campaign's lock
         answers = [ask("x")(), ask("y", "1")(), ask("z")(), ask("y", "1")()]
     given = [[task.item_id for task in answer.tasks] for answer in answers]
-    assert sorted(sum(given[:3], [])) == ITEMS[:6]
+    assert sorted(item for some in given[:3] for item in some) == ITEMS[:6]
     assert given[1] == given[3]
     assert all(task.text for answer in answers for task in answer.tasks)

@@ -5,16 +5,21 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from scheduler.domain.states import LabelPurpose, RoundKind, RoundState
 from scheduler.storage import campaigns, leadership, stale_tasks, tasks
+from scheduler.storage.engine import open_engine
 from scheduler.storage.leadership import lock_for
+from scheduler.storage.migrate import migrate
 from scheduler.storage.models import Campaign, Round, Task
 from scheduler.storage.store import Store
 from scheduler.storage.tasks import Pick
 from sealpool.errors import Unavailable
 from sealpool.types import ItemId
 from sealpool.v1 import common_pb2
+from tests.contract.scheduler.postgres import emptied
 from tests.unit.scheduler.fakes import FakeClock
 from tests.unit.scheduler.world import make_spec
 
@@ -48,6 +53,40 @@ def test_an_epoch_stands_until_whoever_relied_on_it_has_committed(store: Store, 
             assert leadership.is_epoch(session, 1)
             assert not taking.done()
         assert taking.result(10) == 2
+
+
+def test_nobody_begins_an_epoch_in_a_database_that_takes_no_writes(postgres: str, clock: FakeClock) -> None:
+    store = Store(open_engine(emptied(postgres), connections=2), clock=clock)
+    migrate(store)
+    try:
+        with store.reading() as session:
+            session.execute(text("SET TRANSACTION READ ONLY"))
+            with pytest.raises(Unavailable, match="read-only"):
+                leadership.begin_epoch(session, holder="a", now=clock.now())
+            session.rollback()
+    finally:
+        store.close()
+
+
+def test_a_frozen_commit_of_an_earlier_leader_gives_way(
+    postgres: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leadership, "_FROZEN_S", 0.05)
+    store = Store(open_engine(emptied(postgres), connections=4), clock=clock)
+    migrate(store)
+    try:
+        with store.writing() as session:
+            leadership.begin_epoch(session, holder="a", now=clock.now())
+        frozen = store.writing_engine.connect()
+        assert frozen.execute(text("SELECT epoch FROM leadership FOR SHARE")).scalar() == 1
+        threading.Event().wait(0.1)  # which is what is looked at
+        with store.writing() as session:
+            assert leadership.begin_epoch(session, holder="b", now=clock.now()) == 2
+        with pytest.raises(DBAPIError):
+            frozen.execute(text("SELECT 1"))
+        frozen.close()
+    finally:
+        store.close()
 
 
 def test_a_lock_is_held_by_one_and_what_is_told_reaches_it(store: Store) -> None:

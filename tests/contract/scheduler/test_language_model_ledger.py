@@ -6,7 +6,6 @@ import pytest
 from sqlalchemy.orm import Session
 
 from scheduler.domain.answers import Answer
-from sealpool.statistics import NORMAL_95, wilson
 from scheduler.domain.states import LabelPurpose, Outcome
 from scheduler.labelling import commit_answers
 from scheduler.storage import campaigns, llm_answers, tasks
@@ -14,6 +13,7 @@ from scheduler.storage.llm_answers import NewAnswer
 from scheduler.storage.models import Campaign
 from scheduler.storage.store import Store
 from scheduler.storage.tasks import Pick
+from sealpool.statistics import NORMAL_95, wilson
 from sealpool.types import ItemId
 from sealpool.v1 import common_pb2
 from tests.unit.scheduler.world import make_spec

@@ -1,6 +1,12 @@
-"""Of two schedulers on one PostgreSQL the leader is killed in the middle of a round: the other ends the same round."""
+"""Of two schedulers on one PostgreSQL the leader is killed in the middle of a round: the other ends the same round.
 
-from collections.abc import Iterator
+Or it freezes, and thaws after the other has taken over.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +18,7 @@ from tests.crash.scheduler.services_behind import services_behind
 from tests.crash.scheduler.test_killed_scheduler import DATASET_SPEC, drive
 from tests.support.processes import ServiceProcess
 from tests.unit.scheduler.fakes import FakeIndex
+from tests.unit.scheduler.world import DATASET, World, make_spec
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +89,41 @@ def test_the_other_scheduler_ends_the_round_with_the_same_picks(
         leader.kill()
         follower.kill()
     assert outcome(database) == expected
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    for _ in range(2_000):
+        if happened():
+            return
+        threading.Event().wait(0.02)
+    raise AssertionError("it did not happen")
+
+
+def test_a_leader_that_thaws_commits_nothing_of_its_round(
+    tmp_path: Path, server: str, behind: tuple[FakeIndex, str]
+) -> None:
+    database = fresh_database(server, "frozen")
+    leader, index = make_process(tmp_path / "leader", behind[1], database), behind[0]
+    leader.start()
+    follower = World(tmp_path / "follower", database_url=database)
+    try:
+        assert leader._process is not None
+        follower.client.create_campaign(make_spec(oracle=DATASET))
+        release = index.troubles.hold("sample_items")
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(follower.client.run_round, "c")
+            assert index.troubles.reached["sample_items"].wait(20)
+            os.kill(leader._process.pid, signal.SIGSTOP)
+            wait_until(follower.scheduler.leads)
+            assert running.result(30).round.number == 0
+        release()  # it is answered, and frozen
+        os.kill(leader._process.pid, signal.SIGCONT)
+        wait_until(lambda: "left to another scheduler" in leader.log.read_text())
+        assert "phase ended" not in leader.log.read_text()
+        assert follower.scheduler.leader.epoch() == 2
+        assert len(follower.labels()) == sum(len(items) for items in follower.picks().values()) == 6
+        assert leader.stop() == 0
+    finally:
+        index.troubles.release()
+        leader.kill()
+        follower.close()

@@ -23,12 +23,12 @@ def test_an_answer_that_takes_longer_than_the_grace_is_cut_off_and_asked_for_aga
     model.gate.clear()
     caller, caught = in_background(lambda: world.client.run_round("c"))
     assert model.arrived.acquire(timeout=20)
-    world.close()  # would wait for ten minutes
+    world.server.stop()  # without a cut it would wait for ten minutes
     caller.join(20)
     assert isinstance(caught[0], Unavailable)
     assert "cut off" in world.log.getvalue()
     model.gate.set()
-    world._start()
+    world.restart()
     world.client.run_round("c")
     assert len(world.labels()) == 6
     assert len(model.requests) == 7

@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
-from scheduler.storage import campaigns
+from scheduler.domain.states import LabelPurpose
+from scheduler.storage import campaigns, tasks
 from sealpool.client import ClientOptions, StreamClient, stream_item
 from sealpool.errors import FailedPrecondition
-from sealpool.v1 import learner_pb2
+from sealpool.types import ItemId
+from sealpool.v1 import learner_pb2, stream_pb2
 from sealpool.v1 import scheduler_pb2 as pb
 from tests.unit.scheduler.world import DATASET, World, make_spec
 
@@ -180,8 +182,64 @@ def test_a_stale_batch_leaves_a_campaign_that_goes_on_beside_an_open_audit(world
     world.client.draw_audit("c", items=2)
     with world.scheduler.store.writing() as session:  # as a kill between a commit and its rule leaves it
         campaign = campaigns.lock(session, "c")
-        from scheduler.storage import tasks
-
         tasks.withdraw_items(session, campaign.id, tasks.outstanding(session, campaign.id))
     settle(world)
     assert rounds(world) == 3
+
+
+def test_a_campaign_that_fills_nothing_ends_when_its_pool_has_nothing_left(world: World) -> None:
+    small_pool(world, 13)
+    world.client.create_campaign(make_spec(oracle=DATASET, budget=40, fill=pb.FILL_NONE))
+    for _ in range(4):
+        answer = world.client.run_round("c")
+    assert (answer.round.labels, answer.campaign_state) == (13, pb.CAMPAIGN_STATE_COMPLETED)
+
+
+def test_made_items_alone_do_not_begin_a_round_that_could_not_be_trained(world: World) -> None:
+    spec = make_spec(seed_size=0, exclude_synthetic=True)
+    world.index.pools["pool"][ItemId("synthetic:1")] = world.index.pools["pool"][ItemId("i001")]
+    world.client.create_campaign(spec)
+    world.client.submit_labels("c", {"i000": ["a"], "synthetic:1": ["b"]}, annotator="ann")
+    with pytest.raises(FailedPrecondition, match="cannot train a model: all 1 labelled items are of class 'a'"):
+        world.client.run_round("c")
+
+
+def test_an_item_that_an_audit_asks_about_while_a_round_chooses_is_not_trained_on(world: World) -> None:
+    world.client.create_campaign(make_spec(oracle=DATASET))
+    select = world.learner.select
+
+    def choose(*args: Any, **options: Any) -> Any:
+        answer = select(*args, **options)
+        while answer.ids[0] not in audited(world):
+            world.client.draw_audit("c", items=len(audited(world)) + 10)
+        return answer
+
+    world.learner.select = choose  # type: ignore[method-assign]
+    world.client.run_round("c")
+    picked = world.client.run_round("c").round.picks
+    assert picked < 5
+    assert not audited(world) & {label.item_id for label in world.labels()}
+
+
+def audited(world: World) -> set[str]:
+    with world.scheduler.store.reading() as session:
+        return set(tasks.items_of(session, campaigns.get(session, "c").id, purpose=LabelPurpose.AUDIT))
+
+
+def test_a_first_batch_leaves_out_what_synthesis_asked_about_before(world: World) -> None:
+    world.client.create_campaign(make_spec(seed_size=58, budget=60))
+    submit(world, ["i000", "i001"])
+    with StreamClient(world.server.address, options=ClientOptions(retry_for_s=0, timeout_s=20)) as client:
+        client.synthesize("c", stream_pb2.SYNTHESIS_METHOD_INTERPOLATE, 1)
+    assert world.client.run_round("c").round.picks == 57
+
+
+def test_a_round_that_failed_after_its_survey_is_no_round_in_a_row(world: World) -> None:
+    stop = pb.StoppingSpec(stop_set=20, overall_uncertainty=1, patience=2)
+    world.client.create_campaign(make_spec(oracle=DATASET, stopping=stop, budget=40))
+    world.client.run_round("c")
+    world.learner.troubles.once("select", FailedPrecondition("broken"))
+    with pytest.raises(FailedPrecondition, match="broken"):
+        world.client.run_round("c")
+    (verdict,) = world.client.run_round("c").round.survey.verdicts
+    assert verdict.rounds_met == 1

@@ -13,15 +13,14 @@ import pytest
 from sqlalchemy import select
 
 from scheduler import messages
-from scheduler.domain.states import Audience, DrawKind, LabelPurpose, RoundState, TaskState
+from scheduler.domain.states import Audience, DrawKind, LabelPurpose, Outcome, RoundState, TaskState
 from scheduler.storage import campaigns, drawn_items
 from scheduler.storage.models import Annotation, Campaign, Label, Round, Task
 from sealpool.errors import FailedPrecondition, InvalidArgument, Unavailable
-from sealpool.types import ItemId
 from sealpool.v1 import scheduler_pb2 as pb
 from tests.unit.scheduler.world import DATASET, World, make_spec
 
-CAMPAIGNS = int(os.environ.get("SEALPOOL_RANDOM_CAMPAIGNS", "6"))
+CAMPAIGNS = int(os.environ.get("SEALPOOL_RANDOM_CAMPAIGNS", "5"))
 FIRST = int(os.environ.get("SEALPOOL_RANDOM_SEED", "0"))
 STEPS = 40
 PEOPLE = ("ann", "bob", "eve")
@@ -117,9 +116,12 @@ class Walk:
         self.world.client.resume_campaign("c")
 
     def update(self) -> None:
-        self.spec.budget = max(self.spec.budget + self.rng.randint(-4, 8), 16)
-        self.spec.batch_size = self.rng.randint(1, 6)
-        self.world.client.update_campaign(self.spec)
+        changed = pb.CampaignSpec()
+        changed.CopyFrom(self.spec)
+        changed.budget = max(self.spec.budget + self.rng.randint(-4, 8), 16)
+        changed.batch_size = self.rng.randint(1, 6)
+        self.world.client.update_campaign(changed)
+        self.spec = changed
 
     def shrink(self) -> None:
         items = list(self.world.index.pools["pool"])
@@ -170,7 +172,7 @@ class Walk:
         assert not held_out[DrawKind.EVALUATION] & held_out[DrawKind.TEST_POOL]
         for task in tasks:
             is_evaluation = task.purpose == LabelPurpose.EVALUATION
-            assert (task.item_id in of_nothing_else) == is_evaluation, f"{task.item_id} is asked about for {task.purpose}"
+            assert (task.item_id in of_nothing_else) == is_evaluation, f"{task.item_id} is asked for {task.purpose}"
         for _, examples in self.world.learner.trained:
             assert not of_nothing_else & set(examples.ids), "trained on what is held out"
         audited = {task.item_id for task in tasks if task.purpose == LabelPurpose.AUDIT}
@@ -195,9 +197,8 @@ class Walk:
             seen.add((label.purpose, label.item_id))
         if self.spec.annotation.annotations > 1:
             return
-        said = {
-            (a.purpose, a.item_id): a.classes for a in sorted(annotations, key=lambda a: a.sequence) if a.outcome == "label"
-        }
+        in_order = sorted(annotations, key=lambda one: one.sequence)
+        said = {(one.purpose, one.item_id): one.classes for one in in_order if one.outcome == Outcome.LABEL}
         assert {key: label.classes for key, label in last.items()} == said, "labels are not the last word"
 
     def _check_tasks(self, campaign: Campaign, tasks: Any, rounds: Any) -> None:
@@ -226,7 +227,7 @@ class Walk:
                     found += 1
                 except FailedPrecondition as error:
                     self.told.append(f"  refused at the end: {error.message}")
-            self.check()
+        self.check()
         return found
 
     def _may_rest(self) -> bool:
@@ -234,8 +235,8 @@ class Walk:
         if campaign.state != pb.CAMPAIGN_STATE_ACTIVE:
             return True
         why = self.told[-1]
-        # People can still bring a label that differs; and without filling, the candidates may just have run out.
-        return "cannot train" in why or self.spec.fill == pb.FILL_NONE or (not campaign.rounds and not campaign.labels)
+        # People can still bring a label that differs, or the first ones.
+        return "cannot train" in why or (not campaign.rounds and not campaign.labels)
 
     def _submit(self, who: str, items: list[str]) -> None:
         given = []

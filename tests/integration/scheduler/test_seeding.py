@@ -73,7 +73,7 @@ def test_queries_are_embedded_and_take_their_nearest_items_in_turn(world: World)
     first = [nearest(vector_of(query), items, 1)[0] for query in ("seals", "ice")]
     assert picks[:2] == first
     assert len(set(picks)) == 6
-    assert (seed.strategy, seed.strategy_reason) == ("queries", "seeding by queries: the nearest items of 2")
+    assert (seed.strategy, seed.strategy_reason) == ("queries", "seeding by queries: the items nearest to 2 queries")
 
 
 def test_a_strategy_picks_without_labels_and_without_touching_the_campaigns_candidates(world: World) -> None:

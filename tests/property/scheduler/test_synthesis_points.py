@@ -1,6 +1,7 @@
 """Points between items: on their way, and where a mind changes."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,6 +33,26 @@ def test_the_boundary_is_where_a_plane_cuts_the_way(seed: int, pairs: int, dimen
     expected = starts + shares[:, None] * (ends - starts)
     lengths = np.linalg.norm(ends - starts, axis=1, keepdims=True)
     assert np.all(np.abs(found - expected) <= 2e-5 * lengths + 1e-5)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.05])
+def test_a_logistic_regression_cannot_tell_what_lies_at_its_boundary(share: float) -> None:
+    linear = pytest.importorskip("sklearn.linear_model")
+    randomness = np.random.default_rng(2)
+    truth = randomness.random(3_000) < share
+    points = randomness.normal(size=(3_000, 24)) + 0.5 * truth[:, None]
+    points = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+    model = linear.LogisticRegression(C=10).fit(points[:300], truth[:300])
+    said = model.predict(points[:300])
+    groups = {ItemId(f"i{row}"): bool(one) for row, one in enumerate(said)}
+    pairs = differing_pairs(groups, 40, randomness=randomness)
+    starts, ends = (points[[int(pair[side][1:]) for pair in pairs]] for side in (0, 1))
+    found = boundary(starts, ends, lambda some: model.predict(some).tolist())
+    assert np.abs(model.predict_proba(found)[:, 1] - 0.5).max() < 1e-4
+    # And so it doubts the real items nearest to them more than others.
+    unit = found / np.linalg.norm(found, axis=1, keepdims=True)
+    doubt = 1 - model.predict_proba(points).max(axis=1)
+    assert doubt[(unit @ points.T).argmax(axis=1)].mean() > 1.5 * doubt.mean()
 
 
 def test_points_between_lie_on_the_way_mostly_in_its_middle() -> None:

@@ -315,6 +315,6 @@ def process() -> Callable[..., "subprocess.CompletedProcess[str]"]:
 
     def call(*arguments: str, **more: object) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "sealpool.cli.main", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, **more)
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **more)
 
     return call

@@ -8,8 +8,8 @@ from sealpool.cli.campaign_views import campaign_facts, rounds_views
 from sealpool.v1 import common_pb2, scheduler_pb2
 
 
-def drawn(*parts):
-    console = Console(file=io.StringIO(), width=140)
+def drawn(*parts, width=140):
+    console = Console(file=io.StringIO(), width=width)
     for part in parts:
         console.print(part, markup=False)
     return console.file.getvalue()
@@ -46,6 +46,19 @@ def test_a_survey_and_a_test_show_with_their_round_and_the_latest_advice_under_t
     assert "0.750 (0.700 to 0.800)" in text
     assert "after round 2 more labels seem not to help: kappa was 0.99" in text
     assert max(map(len, text.splitlines())) <= 140
+
+
+def test_a_campaign_that_is_tested_or_surveyed_is_still_whole_in_eighty_columns():
+    test = scheduler_pb2.ActiveTest(points=9, accuracy=0.986, accuracy_low=0.959, accuracy_high=1.013)
+    measured = common_pb2.Quality(accuracy=0.927, expected_calibration_error=0.0625)
+    survey = scheduler_pb2.Survey(mean_uncertainty=0.072, classification_change=0.017)
+    candidates = common_pb2.CandidatePoolInfo(version=1, size=2_240, pool_share=0.747)
+    tested = finished(1, labels=100, active_test=test, candidates=candidates)
+    surveyed = finished(1, labels=100, quality=measured, survey=survey, candidates=candidates)
+    for one, words in ((tested, "0.986 (0.959 to 1.013)"), (surveyed, "0.062 0.072   1.7 %")):
+        heads, _, row, *_ = drawn(*rounds_views([one]), width=80).splitlines()
+        assert heads.startswith("round labels candidates  share")
+        assert row.rstrip().endswith(words)
 
 
 def test_a_round_that_failed_says_how_it_stands_and_why():

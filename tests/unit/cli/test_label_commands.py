@@ -13,6 +13,8 @@ def test_the_history_shows_what_everyone_said_of_an_item(fakes, cli):
     assert "yes" in text
     assert "cannot tell" in text
     assert "[torn]" in text
+    assert "item" in text
+    assert "item" not in cli("labels", "history", "c", "b").out
     lines = cli("labels", "history", "c", "b", "--json").out.splitlines()
     assert [json.loads(line)["annotator"] for line in lines] == ["bob"]
     assert cli("labels", "history", "c", "nowhere").err.strip() == "nothing was said yet"

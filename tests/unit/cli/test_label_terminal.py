@@ -186,6 +186,16 @@ def test_an_answer_that_is_not_taken_stays_in_hand() -> None:
     assert client.said == [("i0", ["ham"], LABEL, "")]
 
 
+def test_what_is_said_of_an_item_is_shown_and_not_obeyed() -> None:
+    client = FakeTasks(classes=("\x1b[2Jham", "spam"), troubles=[FailedPrecondition("\x1b]0;title\x07")])
+    session = session_of(client)
+    for _ in range(2):
+        press(session, "1")
+        assert "\x1b" not in screen(session)
+        assert "\x07" not in screen(session)
+    assert "ham" in screen(session).splitlines()[-1]
+
+
 def test_a_comment_goes_with_the_answer_and_survives_undo() -> None:
     client = FakeTasks()
     session = session_of(client)

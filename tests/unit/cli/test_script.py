@@ -34,7 +34,7 @@ def test_help_loads_nothing_heavy():
         "import sys; from sealpool.cli.app import run; run(['--help']); "
         f"sys.exit(', '.join(name for name in {heavy} if name in sys.modules))"
     )
-    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert answer.stderr.strip() == ""
 
 
@@ -50,7 +50,7 @@ def test_without_typer_the_script_says_what_to_install(tmp_path):
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     answer = subprocess.run(
         [sys.executable, "-m", "sealpool.cli.main", "pool", "list"],
-        capture_output=True, text=True, env=environment, timeout=30, check=False,
+        capture_output=True, text=True, env=environment, timeout=60, check=False,
     )  # fmt: skip
     assert answer.returncode == 1
     assert answer.stderr == 'error: the command line needs typer: pip install "sealpool[cli]"\n'
@@ -58,5 +58,5 @@ def test_without_typer_the_script_says_what_to_install(tmp_path):
 
 def test_a_reader_that_leaves_is_no_error_worth_a_traceback():
     command = f"{sys.executable} -m sealpool.cli.main campaign create --help | head -1"
-    answer = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30, check=False)
+    answer = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, check=False)
     assert answer.stderr == ""

@@ -21,7 +21,8 @@ from learner.labelled import LabelledReader
 from learner.metrics import LearnerMetrics
 from learner.options import StrategyOptions
 from learner.problem import Problem, Task
-from learner.selecting import Selection, Selector, SelectOrder
+from learner.select_order import Selection, SelectOrder
+from learner.selecting import Selector
 from learner.sources import CandidateSource, ItemsGoneError
 from learner.vectors import VectorReader
 from sealpool.types import ItemId, Items, Payload

@@ -35,6 +35,7 @@ def a_round(number: int) -> scheduler_pb2.Round:
         strategy="margin" if number else "",
         strategy_reason="auto: the cheapest that fits" if number == 1 else "",
         class_counts=[labels // 2, labels // 3, labels - labels // 2 - labels // 3],
+        origin_counts=[0, 35 + min(number, 15), max(0, 15 - number)] if number else [0, 0, 0, 0, 50],
         notes=["there is one label only of 'biology'"] if number in (1, 2) else [],
     )
     one.seconds.expand, one.seconds.train, one.seconds.score = 0.2 + 0.05 * number, 0.1 * number, 0.03

@@ -49,11 +49,18 @@ class Tags(HTMLParser):
 def test_the_page_is_whole_and_loads_nothing() -> None:
     page = render(material(), written_at=NOW)
     tags = Tags(page).seen
-    assert sum(tag == "svg" for tag, _ in tags) == 6
+    assert sum(tag == "svg" for tag, _ in tags) == 7
     assert not {"link", "script", "img", "iframe", "object"} & {tag for tag, _ in tags}
     assert not [value for _, attributes in tags for name, value in attributes.items() if name in ("src", "href")]
     assert not re.search(r"https?://|url\(|@import", page)
-    for words in ("2026-03-04 05:06 UTC", "Krippendorff’s alpha is 0.71", "8.0 % (3.0 % to 19.0 %), 50 audited"):
+    for words in (
+        "2026-03-04 05:06 UTC",
+        "Krippendorff’s alpha is 0.71",
+        "8.0 % (3.0 % to 19.0 %), 50 audited",
+        "3, candidate: 38",
+        "3, exploration: 12",
+        "0, seed: 50",
+    ):
         assert words in page
 
 
@@ -196,6 +203,24 @@ def test_lines_of_any_numbers_stay_inside_their_chart(points: list[tuple[float, 
     for circle in root.iter("circle"):
         assert 0 <= float(circle.attrib["cx"]) <= width
         assert -1 <= float(circle.attrib["cy"]) <= height
+
+
+def test_rounds_are_counted_in_whole_numbers() -> None:
+    svg = line_chart("t", [Series(name="a", points=[(1, 5.0), (3, 6.0)])], x_title="round", words=words)
+    marks = [text.text for text in ET.fromstring(svg).iter("text") if text.attrib["y"] == "246.0"]
+    assert marks == ["1", "2", "3"]
+
+
+def test_five_hundred_rounds_are_lines_and_strips_that_fit_a_screen() -> None:
+    series = Series(name="a", points=[(number, 1.0) for number in range(500)])
+    assert "circle" not in line_chart("t", [series], x_title="x", words=words)
+    strips = ET.fromstring(
+        heat_strips("t", [(str(number), [1, 2]) for number in range(500)], x_title="x", ends=("l", "r"))
+    )
+    assert float(strips.attrib["viewBox"].split()[3]) < 700
+    hints = [title.text or "" for title in strips.iter("title")]
+    assert hints[0].startswith("0:")
+    assert hints[-1].startswith("499:")
 
 
 def test_bars_stand_on_one_another_and_their_heights_are_their_values() -> None:

@@ -139,7 +139,8 @@ class FakeIndex:
         self, pool: str, count: int, *, seed: int, campaign: str = "", exclude: Sequence[ItemId] = ()
     ) -> list[ItemId]:
         self.troubles.meet("sample_items")
-        left = [item for item in self._pool(pool) if item not in set(exclude)]
+        out = set(exclude)
+        left = [item for item in self._pool(pool) if item not in out]
         return random.Random(seed).sample(left, min(count, len(left)))
 
     def search(

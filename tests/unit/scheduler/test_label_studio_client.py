@@ -91,13 +91,53 @@ def test_changes_are_read_by_time_so_that_none_slips_from_page_to_page(tmp_path:
         assert [task.id for page in client.annotated_after(3, "") for task in page] == list(range(PAGE + 3))
 
 
+def test_changes_of_one_moment_are_read_although_a_page_ends_between_them(tmp_path: Path) -> None:
+    times = [f"2026-01-01T00:00:{i // 10:02d}.{i % 10}00000Z" for i in range(PAGE - 1)]
+    times += ["2026-01-01T01:00:00.000000Z"] * 3
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        (kind, _) = json.loads(request.url.params["query"])["filters"]["items"]
+        since = kind.get("child_filter", {}).get("value", "")
+        left = [i for i, time in enumerate(times) if time > since][:PAGE]
+        return httpx.Response(200, json={"tasks": [{"id": i, "updated_at": times[i]} for i in left]})
+
+    with client_of(tmp_path, answer) as client:
+        assert [task.id for page in client.annotated_after(3, "") for task in page] == list(range(PAGE + 2))
+
+
+@pytest.mark.parametrize("odd", [{"id": 2**40}, {"id": float("inf")}, {"updated_at": "0001-01-01T00:00:00+10:00"}])
+def test_numbers_and_times_that_no_database_keeps_are_no_answer(tmp_path: Path, odd: dict[str, Any]) -> None:
+    task = {"id": 1, "updated_at": "2026-01-01T00:00:00Z", **odd}
+    content = json.dumps({"tasks": [task]})
+    with (
+        client_of(tmp_path, lambda _: httpx.Response(200, text=content)) as client,
+        pytest.raises(Unavailable, match="something else"),
+    ):
+        client.tasks_by_id(3, [1])
+
+
+def test_a_client_that_was_stopped_sends_nothing(tmp_path: Path) -> None:
+    sent: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(200, json={"id": 3})
+
+    with client_of(tmp_path, answer) as client:
+        client.stop()
+        with pytest.raises(Unavailable, match="stopping"):
+            client.get_project(3)
+    assert not sent
+
+
 def test_somebody_elses_task_has_no_item(tmp_path: Path) -> None:
     tasks = [
         {"id": i, "updated_at": "2026-01-01T00:00:00Z", "data": data}
-        for i, data in enumerate([{}, None, {"item_id": 3}])
+        for i, data in enumerate([{}, None, {"item_id": 3}, {"item_id": "a\0b"}, {"item_id": "\ud800"}])
     ]
-    with client_of(tmp_path, lambda _: httpx.Response(200, json={"tasks": tasks})) as client:
-        assert [task.item_id for page in client.tasks_after(3, 0) for task in page] == ["", "", ""]
+    content = json.dumps({"tasks": tasks})
+    with client_of(tmp_path, lambda _: httpx.Response(200, text=content)) as client:
+        assert [task.item_id for page in client.tasks_after(3, 0) for task in page] == [""] * 5
 
 
 def test_an_annotator_who_is_gone_is_called_by_number_and_asked_for_once(tmp_path: Path) -> None:

@@ -70,6 +70,12 @@ def test_a_skip_is_a_skip_whatever_was_ticked_before() -> None:
     assert answer_of(make_spec(), ItemId("i"), skipped) == Answer(item_id=ItemId("i"), outcome=Outcome.SKIP)
 
 
+def test_half_a_character_in_a_comment_can_be_kept() -> None:
+    found = answer_of(make_spec(), ItemId("i"), annotation(comment_result("so \ud800"), choice_result("label", "a")))
+    assert isinstance(found, Answer)
+    assert found.comment == "so ?"
+
+
 def test_a_long_comment_is_cut_between_characters() -> None:
     answer = answer_of(make_spec(), ItemId("i"), annotation(choice_result("label", "a"), comment_result("ü" * 9_000)))
     assert isinstance(answer, Answer)

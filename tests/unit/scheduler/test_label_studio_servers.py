@@ -39,6 +39,13 @@ def test_a_token_is_read_from_the_environment(tmp_path: Path, monkeypatch: pytes
     assert servers["here"].ml_password.get_secret_value() == ""
 
 
+def test_a_token_that_no_header_can_carry_is_refused_here_where_nobody_quotes_it(tmp_path: Path, token: Path) -> None:
+    token.write_text("hush-hush\nand another")
+    with pytest.raises(InvalidArgument, match="no header can carry") as caught:
+        read_servers(write(tmp_path, f"a: {{url: 'http://x', token_file: {token}}}"))
+    assert "hush" not in caught.value.message
+
+
 @pytest.mark.parametrize(
     ("text", "field", "problem"),
     [

@@ -121,6 +121,8 @@ def test_a_template_of_the_campaign_takes_the_place_of_ours() -> None:
         ("{{ text | center(10000000000) }}", "center"),
         ("{% for a in text %}" * 3 + "{% endfor %}" * 3 + "{{ text }}", "nested too deep"),
         ("{{ text | join('x') }}", "take a list"),
+        ("{% for a in text %}{{ text }}{% endfor %}", "take a list"),
+        ("{{ text | truncate(1) }}", "cannot be rendered"),
         ("{{ text }}" + "{{ text | lower | upper " + "| lower " * 30 + "}}", "nested too deep"),
     ],
 )
@@ -131,9 +133,16 @@ def test_a_template_that_is_wrong_or_could_run_away_is_refused(template: str, pr
 
 
 def test_a_question_that_grows_without_end_is_cut_short() -> None:
-    writer = QuestionWriter(llm_spec(template="{% for a in text %}{{ text }}{% endfor %}"), ENDPOINT)
+    writer = QuestionWriter(llm_spec(template="{% for a in metadata.many %}{{ text }}{% endfor %}"), ENDPOINT)
     with pytest.raises(InvalidArgument, match="over 1,000,000 characters"):
-        writer.write(Payload(text="x" * 8_000), [])
+        writer.write(Payload(text="x" * 8_000, metadata={"many": [0] * 200}), [])
+
+
+def test_loops_that_print_nothing_end_too() -> None:
+    loops = "{% for a in metadata.many %}{% for b in metadata.many %}{% if a == b %}{% endif %}{% endfor %}{% endfor %}"
+    writer = QuestionWriter(llm_spec(template=loops), ENDPOINT)
+    with pytest.raises(InvalidArgument, match="loops take over"):
+        writer.write(Payload(text="x", metadata={"many": [0] * 10_000}), [])
 
 
 def test_answers_are_read_with_words_around_them() -> None:

@@ -147,6 +147,24 @@ def test_a_leader_in_doubt_lets_go_and_tries_again(make_leader: Callable[[leadin
     assert leader.epoch() == 2
 
 
+def test_a_leader_that_meets_a_fault_of_its_own_gives_the_lock_up(
+    make_leader: Callable[[leading.Lock], Leader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met = SimpleQueue[object]()
+    monkeypatch.setattr(threading, "excepthook", met.put)
+    lock = FakeLock()
+    leader = make_leader(lock)
+
+    def fail(_name: str) -> None:
+        raise ZeroDivisionError
+
+    leader.start(on_lead=lambda: None, on_told=fail)
+    leader.tell("c")
+    assert lock.released.get(timeout=10)
+    assert leader.epoch() is None
+    assert met.get(timeout=10)
+
+
 def test_stopping_gives_the_lock_up(make_leader: Callable[[leading.Lock], Leader]) -> None:
     lock = FakeLock()
     leader = make_leader(lock)
