@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import random
 import sys
 import threading
 import time
@@ -12,16 +13,17 @@ from sealpool.client import ClientOptions, SchedulerClient
 
 _OPTIONS = ClientOptions(timeout_s=120.0, retry_for_s=0)
 _LEASE = 200
+_CONNECTIONS = 50
 
 
 class Clients:
-    """So many clients that begin together and work for the same time; each has a channel of its own."""
+    """So many clients that begin together and work for the same time, over 50 connections at most."""
 
     def __init__(self, address: str, count: int, *, seconds: float) -> None:
-        self._address = address
         self._count = count
         self._seconds = seconds
         self._begin = threading.Barrier(count)
+        self._connections = [SchedulerClient(address, options=_OPTIONS) for _ in range(min(count, _CONNECTIONS))]
         self._lock = threading.Lock()
         self.done = 0
         self.latencies: list[float] = []
@@ -29,20 +31,24 @@ class Clients:
 
     def run(self, work: Callable[[SchedulerClient, str, Callable[[], bool], list[float]], int]) -> None:
         """Let every client work; `work` gets a client, its name, and whether to go on, and returns what it did."""
-        threads = [threading.Thread(target=self._one, args=(work, f"client-{i}")) for i in range(self._count)]
+        for connection in self._connections:
+            connection.list_campaigns()  # a connection is part of no figure
+        threads = [threading.Thread(target=self._one, args=(work, number)) for number in range(self._count)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        for connection in self._connections:
+            connection.close()
 
-    def _one(self, work: Callable[[SchedulerClient, str, Callable[[], bool], list[float]], int], name: str) -> None:
+    def _one(self, work: Callable[[SchedulerClient, str, Callable[[], bool], list[float]], int], number: int) -> None:
         latencies: list[float] = []
-        with SchedulerClient(self._address, options=_OPTIONS) as client:
-            client.list_campaigns()  # a connection is part of no figure
-            self._begin.wait()
-            started = time.perf_counter()
-            done = work(client, name, lambda: time.perf_counter() < started + self._seconds, latencies)
-            elapsed = time.perf_counter() - started
+        client = self._connections[number % len(self._connections)]
+        self._begin.wait()
+        started = time.perf_counter()
+        name = f"client-{number}"
+        done = work(client, name, lambda: time.perf_counter() < started + self._seconds, latencies)
+        elapsed = time.perf_counter() - started
         with self._lock:
             self.done += done
             self.latencies += latencies
@@ -72,17 +78,19 @@ def submit(campaign: str, classes: Sequence[str], labels_a_call: int) -> Callabl
     return work
 
 
-def lease(campaign: str, tasks_a_call: int) -> Callable[..., int]:
-    """Return work that asks for tasks again and again, timed, and gives each stock back, not timed."""
+def lease(campaign: str, tasks_a_call: int, every_s: float) -> Callable[..., int]:
+    """Return work that asks for tasks every so often, timed; 0: once, all in the same moment."""
 
     def work(client: SchedulerClient, name: str, goes_on: Callable[[], bool], latencies: list[float]) -> int:
         done = 0
+        time.sleep(random.Random(name).uniform(0, every_s))  # noqa: S311 - no secret
         while goes_on():
             started = time.perf_counter()
-            leased = client.lease_tasks(campaign, annotator=name, max_tasks=tasks_a_call).tasks
+            done += len(client.lease_tasks(campaign, annotator=name, max_tasks=tasks_a_call).tasks)
             latencies.append(time.perf_counter() - started)
-            done += len(leased)
-            client.release_tasks(campaign, annotator=name)
+            if not every_s:
+                break
+            time.sleep(max(0.0, started + every_s - time.perf_counter()))
         return done
 
     return work
@@ -97,10 +105,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--a-call", type=int, default=1, help="labels or tasks")
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--every", type=float, default=0.0, help="lease: seconds between two calls; 0: once")
     given = parser.parse_args(arguments)
     clients = Clients(given.address, given.clients, seconds=given.seconds)
     if given.what == "lease":
-        clients.run(lease(given.campaign, given.a_call))
+        clients.run(lease(given.campaign, given.a_call, given.every))
     else:
         with SchedulerClient(given.address, options=_OPTIONS) as client:
             classes = list(client.get_campaign(given.campaign).spec.classes)

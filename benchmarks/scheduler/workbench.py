@@ -90,11 +90,14 @@ class Workbench:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def load(self, running: Running, campaign: str, what: str, *, clients: int, a_call: int) -> Load:
+    def load(
+        self, running: Running, campaign: str, what: str, *, clients: int, a_call: int, every_s: float = 0.0
+    ) -> Load:
         """Let many clients work at once, from a process of their own."""
         command = [
             *(sys.executable, "-m", "benchmarks.scheduler.load", running.address, campaign, what),
             *("--clients", str(clients), "--a-call", str(a_call), "--seconds", str(self.options.seconds)),
+            *("--every", str(every_s)),
         ]
         ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if ran.returncode:

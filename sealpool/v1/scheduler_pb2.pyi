@@ -611,9 +611,11 @@ class RoundRule(_message.Message):
     CRON_FIELD_NUMBER: _builtins.int
     OPEN_ROUNDS_FIELD_NUMBER: _builtins.int
     after_labels: _builtins.int
-    """When so many labels have arrived since the last round. 0: off."""
+    """When so many labels have arrived since the last round, or nothing that was handed out"""
     interval_seconds: _builtins.float
-    """So many seconds after the last firing; at least 1. 0: off."""
+    """can bring one any more. 0: off.
+    So many seconds after the last firing; at least 1. 0: off.
+    """
     cron: _builtins.str
     """A five-field cron expression, UTC. "": off."""
     open_rounds: _builtins.int

@@ -145,8 +145,9 @@ class SchedulerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateCampaign(self, request, context):
-        """Change what may change while a campaign runs: budget, batch, rule, exploration, fill, lease, the stopping criteria,
-        class definitions and limits of a language model. Everything else of the spec must be as it is. The running round
+        """Change what may change while a campaign runs: budget, batch, rule, exploration, fill, lease, exclude_synthetic, the
+        stopping criteria, give_up_after, test_points, numbers of the stream's threshold, and all that a language model is told
+        or limited by. Everything else of the spec must be as it is. The running round
         ends as it began. NOT_FOUND: no such campaign. INVALID_ARGUMENT: a part of the spec that is wrong, or that cannot
         change (the message names it); a budget below what is labelled. FAILED_PRECONDITION: archived. A larger budget
         makes a completed campaign active again. The same spec again is OK and changes nothing.

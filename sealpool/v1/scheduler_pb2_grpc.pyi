@@ -43,8 +43,9 @@ class SchedulerServiceStub:
     the `dataset` oracle, one item of each pool is looked at, and has no label in metadata_field that the classes allow.
     """
     UpdateCampaign: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.UpdateCampaignRequest, _scheduler_pb2.UpdateCampaignResponse]
-    """Change what may change while a campaign runs: budget, batch, rule, exploration, fill, lease, the stopping criteria,
-    class definitions and limits of a language model. Everything else of the spec must be as it is. The running round
+    """Change what may change while a campaign runs: budget, batch, rule, exploration, fill, lease, exclude_synthetic, the
+    stopping criteria, give_up_after, test_points, numbers of the stream's threshold, and all that a language model is told
+    or limited by. Everything else of the spec must be as it is. The running round
     ends as it began. NOT_FOUND: no such campaign. INVALID_ARGUMENT: a part of the spec that is wrong, or that cannot
     change (the message names it); a budget below what is labelled. FAILED_PRECONDITION: archived. A larger budget
     makes a completed campaign active again. The same spec again is OK and changes nothing.
@@ -134,8 +135,9 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     the `dataset` oracle, one item of each pool is looked at, and has no label in metadata_field that the classes allow.
     """
     UpdateCampaign: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.UpdateCampaignRequest, _scheduler_pb2.UpdateCampaignResponse]  # type: ignore[assignment]
-    """Change what may change while a campaign runs: budget, batch, rule, exploration, fill, lease, the stopping criteria,
-    class definitions and limits of a language model. Everything else of the spec must be as it is. The running round
+    """Change what may change while a campaign runs: budget, batch, rule, exploration, fill, lease, exclude_synthetic, the
+    stopping criteria, give_up_after, test_points, numbers of the stream's threshold, and all that a language model is told
+    or limited by. Everything else of the spec must be as it is. The running round
     ends as it began. NOT_FOUND: no such campaign. INVALID_ARGUMENT: a part of the spec that is wrong, or that cannot
     change (the message names it); a budget below what is labelled. FAILED_PRECONDITION: archived. A larger budget
     makes a completed campaign active again. The same spec again is OK and changes nothing.
@@ -234,8 +236,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.UpdateCampaignRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.UpdateCampaignResponse, _abc.Awaitable[_scheduler_pb2.UpdateCampaignResponse]]:
-        """Change what may change while a campaign runs: budget, batch, rule, exploration, fill, lease, the stopping criteria,
-        class definitions and limits of a language model. Everything else of the spec must be as it is. The running round
+        """Change what may change while a campaign runs: budget, batch, rule, exploration, fill, lease, exclude_synthetic, the
+        stopping criteria, give_up_after, test_points, numbers of the stream's threshold, and all that a language model is told
+        or limited by. Everything else of the spec must be as it is. The running round
         ends as it began. NOT_FOUND: no such campaign. INVALID_ARGUMENT: a part of the spec that is wrong, or that cannot
         change (the message names it); a budget below what is labelled. FAILED_PRECONDITION: archived. A larger budget
         makes a completed campaign active again. The same spec again is OK and changes nothing.

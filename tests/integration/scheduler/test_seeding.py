@@ -1,5 +1,6 @@
 """The first batch is chosen as the campaign says, and again the same after a kill."""
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,8 @@ def test_a_round_that_was_cut_off_while_it_seeded_comes_to_the_same_picks(world:
     with pytest.raises(Unavailable):
         world.client.run_round("cut")
     world.restart()
-    world.client.run_round("cut")
+    with suppress(FailedPrecondition):  # it may have gone on by itself, and ended
+        world.client.run_round("cut")
     assert len(set(world.picks()[0])) == 6
     assert world.picks("cut")[0] == world.picks()[0]
 

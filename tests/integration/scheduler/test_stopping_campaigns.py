@@ -112,7 +112,7 @@ def test_a_survey_that_was_cut_off_comes_out_the_same(make_world: Callable[..., 
             with pytest.raises(Unavailable):
                 world.client.run_round("c")
             world.restart()
-            for _ in range(3):
+            while world.client.get_campaign("c").rounds < 4:  # the round that was cut off may end by itself
                 world.client.run_round("c")
         else:
             run(world, 4, stopping=stopping())
