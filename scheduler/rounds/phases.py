@@ -22,7 +22,7 @@ from scheduler.rounds.recording import RoundJob, check_not_archived, recording
 from scheduler.rounds.seeding import Seeder
 from scheduler.rounds.surveying import Surveyor
 from scheduler.rounds.testing_actively import ActiveTester
-from scheduler.storage import drawn_items, labels, tasks
+from scheduler.storage import drawn_items, labels, synthetic, tasks
 from scheduler.storage.store import Store
 from scheduler.storage.tasks import Pick
 from sealpool.errors import FailedPrecondition
@@ -193,7 +193,8 @@ class Phases:
             # Of this round's number too: items of a stream, and made ones, that are asked about while it runs.
             handed_out = tasks.items_before(session, job.campaign_id, job.number + 1)
             held_out = drawn_items.held_out(session, job.campaign_id) if holds_out(job.spec) else []
-        return list(dict.fromkeys([*handed_out, *held_out]))
+            made = synthetic.made(session)
+        return list(dict.fromkeys([*handed_out, *held_out, *made]))
 
 
 def _do_without_model(header: learner_pb2.SelectHeader, spec: scheduler_pb2.CampaignSpec) -> None:

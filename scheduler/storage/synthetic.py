@@ -42,10 +42,10 @@ def known(session: Session, campaign_id: int, item_ids: Sequence[ItemId]) -> set
     return found
 
 
-def excluded(session: Session, campaign_id: int) -> frozenset[ItemId]:
-    """Return the items that a campaign made: what is left out where it is not to be trained on made items."""
-    query = select(SyntheticItem.item_id).where(SyntheticItem.campaign_id == campaign_id, SyntheticItem.real.is_(False))
-    return frozenset(ItemId(item) for item in session.scalars(query))
+def made(session: Session) -> list[ItemId]:
+    """Return the items that any campaign made, by their ids: whoever made one asks about it, and nobody else does."""
+    query = select(SyntheticItem.item_id).where(SyntheticItem.real.is_(False))
+    return sorted(ItemId(item) for item in session.scalars(query.distinct()))
 
 
 def page(session: Session, campaign_id: int, *, after: str, limit: int) -> list[stream_pb2.SyntheticItem]:

@@ -3,10 +3,12 @@
 import numpy as np
 
 from scheduler.domain.origin import is_made
+from scheduler.storage import campaigns, synthetic
 from sealpool.types import ItemId, Items, Payload
 from sealpool.v1 import scheduler_pb2 as pb
+from sealpool.v1 import stream_pb2
 from tests.unit.scheduler.fakes import vector_of
-from tests.unit.scheduler.world import World, make_spec
+from tests.unit.scheduler.world import DATASET, World, make_spec
 
 
 def fill_with_made(world: World) -> None:
@@ -36,3 +38,18 @@ def test_made_items_are_trained_on_unless_the_campaign_excludes_them(world: Worl
     trained = {header.campaign: set(examples.ids) for header, examples in world.learner.trained}
     assert trained["all"] == {"i000", "i001", "synthetic:7"}
     assert trained["real"] == {"i000", "i001"}
+
+
+def test_no_campaign_picks_what_another_one_made(world: World) -> None:
+    fill_with_made(world)
+    world.client.create_campaign(make_spec(name="maker"))
+    with world.scheduler.store.writing() as session:
+        campaign = campaigns.lock(session, "maker")
+        items = [stream_pb2.SyntheticItem(item_id=f"synthetic:{number}") for number in range(200)]
+        synthetic.add(session, campaign.id, items, now=world.clock.now())
+    world.client.create_campaign(make_spec(name="other", seed_size=10, batch_size=50, budget=60, oracle=DATASET))
+    for _ in range(2):
+        world.client.run_round("other")
+    picked = [item for items in world.picks("other").values() for item in items]
+    assert len(picked) == 60
+    assert not any(is_made(item) for item in picked)
