@@ -11,7 +11,7 @@ from scheduler.domain.annotation_spec import give_up_after_of, max_annotations_o
 from scheduler.domain.answers import Answer
 from scheduler.domain.llm_spec import annotator_of
 from scheduler.domain.states import Audience, LabelPurpose, Outcome, TaskState
-from scheduler.storage import annotations, item_tasks, labels
+from scheduler.storage import annotations, drawn_items, item_tasks, labels
 from scheduler.storage.annotations import Opinion
 from scheduler.storage.item_tasks import ItemTask
 from sealpool.errors import InvalidArgument
@@ -85,15 +85,16 @@ def cases_of(
 ) -> list[list[Case] | InvalidArgument]:
     """Return the answers of each submission beside what is known of their items.
 
-    Two statements for all of them at most: tasks, and labels of items without. A submission with an item that cannot
-    have its purpose gets the error instead.
+    Two statements for all of them at most: tasks, and labels of items without; one more with a test pool. A submission
+    with an item that cannot have its purpose gets the error instead.
     """
     # Items of an evaluation pool have no tasks, but may be called as items of the pool are.
     within = [submission for submission in submissions if not _is_elsewhere(spec, submission)]
     items = [answer.item_id for submission in within for answer in submission.answers]
     known = item_tasks.of_items(session, campaign_id, items)
+    reserved = drawn_items.in_test_pool(session, campaign_id, items) if spec.evaluation.test_pool else set()
     placed = [
-        _placed(submission, {} if _is_elsewhere(spec, submission) else known, elsewhere=_is_elsewhere(spec, submission))
+        _placed_elsewhere(submission) if _is_elsewhere(spec, submission) else _placed(submission, known, reserved)
         for submission in submissions
     ]
     labelled = _labelled_without_task(session, campaign_id, placed)
@@ -107,16 +108,29 @@ def _is_elsewhere(spec: scheduler_pb2.CampaignSpec, submission: Submission) -> b
     return submission.purpose is LabelPurpose.EVALUATION and bool(spec.evaluation_pool)
 
 
+def _placed_elsewhere(submission: Submission) -> list[Case]:
+    return [
+        Case(
+            answer=answer,
+            annotator=submission.annotator,
+            purpose=LabelPurpose.EVALUATION,
+            tasks=(),
+            is_labelled=False,
+            is_stranger=True,
+        )
+        for answer in submission.answers
+    ]
+
+
 def _placed(
-    submission: Submission, known: Mapping[ItemId, Sequence[ItemTask]], *, elsewhere: bool
+    submission: Submission, known: Mapping[ItemId, Sequence[ItemTask]], reserved: AbstractSet[ItemId]
 ) -> list[Case] | InvalidArgument:
     cases: list[Case] = []
     for answer in submission.answers:
         of_item = known.get(answer.item_id, ())
         meant = _meant(of_item, submission.purpose, submission.annotator)
         try:
-            if not elsewhere:
-                _check_held_out(answer.item_id, of_item, meant)
+            _check_held_out(answer.item_id, of_item, meant, is_reserved=answer.item_id in reserved)
         except InvalidArgument as error:
             return error
         purposes = TRAINING if meant in TRAINING else (meant,)
@@ -188,13 +202,13 @@ def _meant(of_item: Sequence[ItemTask], purpose: LabelPurpose | None, annotator:
     return min(asked, key=likelihood).purpose
 
 
-def _check_held_out(item: ItemId, of_item: Sequence[ItemTask], meant: LabelPurpose) -> None:
-    is_held_out = any(task.purpose is LabelPurpose.EVALUATION for task in of_item)
-    if meant is LabelPurpose.EVALUATION and not is_held_out:
+def _check_held_out(item: ItemId, of_item: Sequence[ItemTask], meant: LabelPurpose, *, is_reserved: bool) -> None:
+    is_asked_for = any(task.purpose is LabelPurpose.EVALUATION for task in of_item)
+    if meant is LabelPurpose.EVALUATION and not is_asked_for:
         raise InvalidArgument(
             "purpose", f"the campaign has no evaluation pool, and item {item[:140]!r} is not held out"
         )
-    if meant in TRAINING and is_held_out:
+    if meant in TRAINING and (is_asked_for or is_reserved):
         raise InvalidArgument("purpose", f"item {item[:140]!r} is held out for evaluation, not for training")
 
 

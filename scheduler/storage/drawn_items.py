@@ -6,6 +6,7 @@ from sqlalchemy import exists, insert, select
 from sqlalchemy.orm import Session
 
 from scheduler.domain.states import Audience, DrawKind, LabelPurpose, TaskState
+from scheduler.storage.batches import in_batches
 from scheduler.storage.models import DrawnItem, Task
 from sealpool.types import ItemId
 
@@ -37,6 +38,17 @@ def is_drawn(session: Session, campaign_id: int, kind: DrawKind) -> bool:
 def held_out(session: Session, campaign_id: int) -> list[ItemId]:
     """Return the items of the pool that are never picked, trained on or audited: held-out items and the test pool."""
     return [item for kind in HELD_OUT for item in of_kind(session, campaign_id, kind)]
+
+
+def in_test_pool(session: Session, campaign_id: int, items: Sequence[ItemId]) -> set[ItemId]:
+    """Return those of `items` from which test points are chosen."""
+    found: set[ItemId] = set()
+    for some in in_batches(items):
+        query = select(DrawnItem.item_id).where(
+            DrawnItem.campaign_id == campaign_id, DrawnItem.kind == DrawKind.TEST_POOL, DrawnItem.item_id.in_(some)
+        )
+        found.update(ItemId(item) for item in session.scalars(query))
+    return found
 
 
 def evaluation_outstanding(session: Session, campaign_id: int, *, audience: Audience | None = None) -> Sequence[ItemId]:
