@@ -11,7 +11,9 @@ from learner.ports import CancelCheck
 from sealpool.errors import Cancelled
 
 TOLERANCE = 1e-4
-"""Where no item's share of a class changes by more, it ends."""
+"""Where no item's share of a class changes by more, twice in a row, it ends: of a graph of two sides each moves every
+other time."""
+_QUIET = 2
 _NOT_REACHED = -1.0
 _LEAST_MASS = 1e-30
 """What is less has reached nothing: near the least float32 shares would no longer be exact, or sum to 1."""
@@ -83,7 +85,7 @@ def spread(
     max_iterations: int,
     cancelled: CancelCheck,
 ) -> Spread:
-    """Iterate F ← α·S·F + (1 − α)·Y until no share changes by over 1e-4.
+    """Iterate F ← α·S·F + (1 − α)·Y until no share changes by over 1e-4, twice in a row.
 
     Parameters
     ----------
@@ -106,8 +108,8 @@ def spread(
     current = torch.zeros(items, given.shape[1], device=graph.device)
     current.index_copy_(0, labelled, given)
     shares = _shares(current, classes)
-    done = 0
-    while done < max_iterations:
+    done = quiet = 0
+    while done < max_iterations and quiet < _QUIET:
         if cancelled():
             raise Cancelled("the caller left while labels were spread")
         current = (graph @ current).mul_(alpha)
@@ -116,8 +118,7 @@ def spread(
         new = _shares(current, classes)
         change = float(shares.sub_(new).abs_().amax())
         shares = new
-        if change <= TOLERANCE:
-            break
+        quiet = quiet + 1 if change <= TOLERANCE else 0
     shares.clamp_min_(0)
     mass = _mass(current, classes)
     mass = torch.where(mass > _LEAST_MASS, mass, torch.zeros((), device=mass.device))

@@ -669,7 +669,7 @@ class PropagateHeader(_message.Message):
     alpha: _builtins.float
     """Share that comes from neighbours, above 0 and below 1. 0 means 0.9."""
     max_iterations: _builtins.int
-    """0 means 100; it ends before where no item's share of a class changes by over 1e-4."""
+    """0 means 100; it ends before where no item's share of a class changes by over"""
     @_builtins.property
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(

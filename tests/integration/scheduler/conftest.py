@@ -1,4 +1,5 @@
 import json
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,14 @@ def world(make_world: Callable[..., World]) -> World:
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
+def postgres_server() -> Iterator[str]:
     with running_postgres() as server:
-        yield fresh_database(server, "integration")
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    return fresh_database(postgres_server, f"integration_{uuid.uuid4().hex}")
 
 
 @pytest.fixture

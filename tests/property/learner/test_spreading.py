@@ -77,6 +77,20 @@ def test_it_is_the_closed_form(problem, alpha, multilabel) -> None:
         np.testing.assert_allclose(expected + against, np.repeat(mass, classes, axis=1), atol=1e-12)
 
 
+def test_it_goes_on_where_a_graph_of_two_sides_stands_still_for_one_iteration() -> None:
+    graph = normalised_graph(torch.tensor([0, 1]), torch.tensor([2, 2]), torch.ones(2), 3, device=CPU)
+    found = spread(
+        graph,
+        torch.tensor([0, 1]),
+        torch.eye(2),
+        multilabel=False,
+        alpha=0.5,
+        max_iterations=100,
+        cancelled=lambda: False,
+    )
+    np.testing.assert_allclose(found.shares, [[0.875, 0.125], [0.125, 0.875], [0.5, 0.5]], atol=1e-4)
+
+
 def test_items_far_from_every_label_are_reached_before_it_ends() -> None:
     chain = torch.arange(30)
     graph = normalised_graph(chain[:-1], chain[1:], torch.ones(29), 30, device=CPU)
