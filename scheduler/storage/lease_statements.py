@@ -30,13 +30,15 @@ def wanted(*, of_latest: bool, several: bool, for_one: bool) -> Select[int, str,
 
     By round, as the index has them: one sort of all that is open would look at every task.
     """
-    latest = select(func.max(Task.round)).where(_theirs(), Task.state == TaskState.OPEN).scalar_subquery()
+    # Not max(): PostgreSQL looks at every open task for that, and at one of the index for this.
+    of_open = select(Task.round).where(_theirs(), Task.state == TaskState.OPEN)
+    latest = of_open.order_by(Task.round.desc(), Task.rank.desc(), Task.slot.desc()).limit(1).scalar_subquery()
     of_round = Task.round == latest if of_latest else Task.round < latest
     return (
         select(Task.id, Task.item_id, Task.round, Task.score, Task.origin, Task.purpose)
         .where(_theirs(), waiting(bindparam("now", type_=UtcDateTime)), of_round)
         .where(*([_is_new(several=several)] if for_one else []))
-        .order_by(Task.round.desc(), Task.rank, Task.slot)
+        .order_by(*([] if of_latest else [Task.round.desc()]), Task.rank, Task.slot)
         .limit(bindparam("most", type_=Integer))
         .with_for_update(skip_locked=True)
     )

@@ -115,7 +115,7 @@ class Task(Base):
     __tablename__ = "tasks"
     __table_args__ = (
         UniqueConstraint("campaign_id", "item_id", "purpose", "slot"),
-        Index(None, "campaign_id", "state", "round", "rank"),
+        Index(None, "campaign_id", "state", "round", "rank", "slot"),
     )
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)

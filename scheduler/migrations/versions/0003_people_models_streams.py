@@ -57,7 +57,10 @@ def _change_tasks() -> None:
             "uq_tasks_campaign_id_item_id_purpose_slot", ["campaign_id", "item_id", "purpose", "slot"]
         )
         tasks.create_foreign_key("fk_tasks_campaign_id_campaigns", "campaigns", ["campaign_id"], ["id"])
-
+    # In the order in which tasks are handed out: without the slot PostgreSQL sorts all that is open.
+    op.drop_index("ix_tasks_campaign_id_state_round_rank", "tasks")
+    columns = ["campaign_id", "state", "round", "rank", "slot"]
+    op.create_index("ix_tasks_campaign_id_state_round_rank_slot", "tasks", columns)
     _leave_tasks_to_the_data_set()
 
 
