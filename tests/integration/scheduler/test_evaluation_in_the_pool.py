@@ -10,7 +10,7 @@ from scheduler.domain.active_testing import lure_weights
 from scheduler.domain.states import DrawKind
 from scheduler.storage import campaigns, drawn_items, test_points
 from scheduler.storage.test_points import TestPoint
-from sealpool.errors import FailedPrecondition, Unavailable
+from sealpool.errors import FailedPrecondition, InvalidArgument, Unavailable
 from sealpool.types import ItemId
 from sealpool.v1 import common_pb2, scheduler_pb2
 from tests.unit.scheduler.world import DATASET, World, make_spec
@@ -127,12 +127,13 @@ def test_quality_on_held_out_items_is_not_biased_by_test_points(world: World) ->
     assert rounds[-1].active_test.points > 0
 
 
-def test_an_item_of_the_test_pool_that_somebody_labels_for_training_is_not_trained_on(world: World) -> None:
+def test_items_of_the_test_pool_are_neither_labelled_for_training_nor_picked(world: World) -> None:
     world.client.create_campaign(make_spec(evaluation=ACTIVE, budget=40))
     world.client.run_round("c")
     pool = drawn(world, DrawKind.TEST_POOL)
-    item = pool[0]
-    world.client.submit_labels("c", {item: [world.truth(item)]}, annotator="ann")
+    for item in pool:
+        with pytest.raises(InvalidArgument, match="is held out for evaluation"):
+            world.client.submit_labels("c", {item: [world.truth(item)]}, annotator="ann")
     world.label()
     world.client.run_round("c")
     assert len(trained_on(world)) == 6

@@ -6,8 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from scheduler.domain.states import DrawKind
-from scheduler.storage import campaigns, drawn_items
 from sealpool.errors import FailedPrecondition, InvalidArgument, NotFound, SealpoolError, Unavailable
 from sealpool.v1 import scheduler_pb2 as pb
 from tests.unit.scheduler.world import World, make_spec
@@ -251,15 +249,3 @@ def test_a_thousand_annotators_at_once_get_each_task_once(world: World) -> None:
     with ThreadPoolExecutor(50) as pool:
         taken = [item for mine in pool.map(ask, range(1_000)) for item in mine]
     assert len(taken) == len(set(taken)) == 1_500
-
-
-def test_items_that_test_points_are_chosen_from_are_not_labelled_for_training(world: World) -> None:
-    evaluation = pb.EvaluationSpec(test_pool=20, test_points=1)
-    world.client.create_campaign(make_spec(evaluation=evaluation))
-    world.client.run_round("c")
-    with world.scheduler.store.reading() as session:
-        drawn = drawn_items.of_kind(session, campaigns.get(session, "c").id, DrawKind.TEST_POOL)
-    assert len(drawn) == 20
-    for item in drawn:
-        with pytest.raises(InvalidArgument, match="is held out for evaluation"):
-            world.client.submit_labels("c", {item: ["a"]}, annotator="x")
