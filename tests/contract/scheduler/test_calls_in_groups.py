@@ -191,9 +191,13 @@ class Group:
                 futures: list[Future[Any]] = []
                 for waiting, call in enumerate(calls):
                     futures.append(threads.submit(call))
-                    while sum(map(len, self._combiner._waiting.values())) + len(self._combiner._waiting) <= waiting:
+                    while self._calls_inside() <= waiting:
                         assert not futures[-1].done()
             return [future.exception(20) or future.result() for future in futures]
+
+    def _calls_inside(self) -> int:
+        with self._combiner._lock:  # each queue has a call at its head that is being done
+            return sum(map(len, self._combiner._waiting.values())) + len(self._combiner._waiting)
 
 
 def submit(annotator: str, *items: str, request_id: str = "", purpose: int = 0) -> pb.SubmitLabelsRequest:
