@@ -8,7 +8,7 @@ EMBEDDER ?=
 TITLES ?=
 TEXTS ?=
 
-.PHONY: demo test crash fuzz soak label-studio lint format proto docs bench-scheduler bench-scheduler-quick bench-index bench-index-quick bench-peers bench-learner bench-learner-quick bench-learning install clean help
+.PHONY: demo test test-deploy deploy-files lock licences audit sbom crash fuzz soak label-studio lint format proto docs bench-scheduler bench-scheduler-quick bench-index bench-index-quick bench-peers bench-learner bench-learner-quick bench-learning install clean help
 
 help:  ## Say what can be typed
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 12
@@ -19,7 +19,13 @@ demo: install  ## Run a real campaign to its end: handwritten digits, or DATA=la
 # Whole files to a worker, in their order: the slow ones, with processes to start, come first. One thread each, or torch's
 # would fight over the cores.
 test: install  ## Run the whole test suite [WORKERS=2]
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder --ignore tests/deploy
+
+test-deploy: install  ## Check what is under deploy/: manifests, images, rules, boards, rolling restarts [RESTARTS=20]
+	OMP_NUM_THREADS=1 SEALPOOL_RESTARTS=$(or $(RESTARTS),20) $(BIN)/python -m pytest --timeout 1200 tests/deploy
+
+deploy-files: install  ## Write the dashboards and the rules' Kubernetes objects from deploy/
+	$(BIN)/python -m deploy.generate
 
 crash: install  ## Cut power 2,000 times, kill the index server 200 times at every named point, the scheduler 200 at any
 	SEALPOOL_POWER_CUTS=1000 SEALPOOL_POWER_CUT_SEEDS=2 SEALPOOL_KILLS=200 $(BIN)/python -m pytest --timeout 1800 \
@@ -38,6 +44,7 @@ lint: install  ## Check style, types, imports between rooms, and that the stubs 
 	$(BIN)/lint-imports
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python proto/generate.py --check
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python -m deploy.generate --check
 
 format: install  ## Put the code into the house's format
 	$(BIN)/ruff check --fix .
@@ -82,6 +89,28 @@ label-studio: .label-studio/installed  ## Install a Label Studio of its own, for
 	.label-studio/bin/python -m pip install --quiet --disable-pip-version-check --requirement .ci/label-studio.txt
 	@touch $@
 
+lock: install .audit/installed  ## Write deploy/locks, the images' packages with hashes [TORCH_CPU="--find-links FOLDER"]
+	PATH="$(CURDIR)/.audit/bin:$$PATH" TORCH_CPU="$(TORCH_CPU)" $(BIN)/python -m deploy.supply_chain.lock
+
+licences: install .audit/installed  ## Write docs/licences.md; fails on a licence that nobody has looked at
+	PATH="$(CURDIR)/.audit/bin:$$PATH" $(BIN)/python -m deploy.supply_chain.licences
+
+# learner.txt is learner-gpu.txt with another build of torch and without CUDA, and no database knows that build.
+audit: .audit/installed  ## Ask for known vulnerabilities of everything in the images; needs the network
+	@for image in index-server index-server-gpu learner-gpu scheduler; do \
+		echo "$$image:"; .audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement deploy/locks/$$image.txt \
+		|| failed=1; done; exit $${failed:-0}
+
+sbom: .audit/installed  ## Write build/sbom/<image>.cdx.json, the images' packages in CycloneDX's format
+	@mkdir -p build/sbom
+	@for lock in deploy/locks/*.txt; do PYTHONWARNINGS=ignore .audit/bin/cyclonedx-py requirements --pyproject pyproject.toml \
+		--output-reproducible --output-file build/sbom/$$(basename $$lock .txt).cdx.json $$lock || exit 1; done
+
+.audit/installed: .ci/audit.txt
+	.ci/venv.sh "$(PYTHON)" .audit
+	.audit/bin/python -m pip install --quiet --disable-pip-version-check --requirement .ci/audit.txt
+	@touch $@
+
 install: .venv/installed  ## Make or update .venv
 
 # batchbald_redux asks for torchvision, whose wheels need CUDA's torch and break transformers beside the CPU's; what it is
@@ -94,4 +123,4 @@ install: .venv/installed  ## Make or update .venv
 	@touch $@
 
 clean:  ## Remove what the other targets made
-	rm -rf .venv .label-studio .sealpool build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .label-studio .audit .sealpool build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
