@@ -10,16 +10,17 @@ from prometheus_client.metrics_core import Metric
 from pydantic.fields import FieldInfo
 
 from index_server.catalog import PoolCatalog
-from index_server.metrics import PoolCollector, SearchMetrics
+from index_server.metrics import FillCollector, PoolCollector, SearchMetrics
 from index_server.settings import IndexServerSettings
+from index_server.store.watermarks import Watermarks
 from learner.metrics import LearnerMetrics, SizeCollector
 from learner.settings import LearnerSettings
-from scheduler.metrics import CampaignCollector
+from scheduler.metrics import CampaignCollector, LeaseMetrics
 from scheduler.oracles.llm.metrics import ErrorRates, LlmMetrics
 from scheduler.settings import SchedulerSettings
 from scheduler.storage.store import Store
 from sealpool.cli.vocabulary import model_options, needs_words, tasks_words
-from sealpool.runtime.metrics import CallMetrics
+from sealpool.runtime.metrics import CallMetrics, ProcessMetrics
 from sealpool.runtime.settings import ServiceSettings
 from sealpool.vocabulary.models import ESTIMATORS, MODELS
 from sealpool.vocabulary.strategies import STRATEGIES, Family, StrategyEntry
@@ -70,28 +71,40 @@ def _one_line(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+_PROCESS = """\
+Beside what is listed here each exports `process_*` of its own process, as Prometheus' clients do:
+`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_virtual_memory_bytes`,
+`process_start_time_seconds`, `process_open_fds` and `process_max_fds`.
+
+What the scheduler exports of campaigns is read from its database: two schedulers say the same, so take
+`max by (campaign)`, not a sum. Counters (`_total`) are of one process and begin anew with it.
+"""
+
+
 def metrics_page() -> str:
     """Return the page of all metrics."""
     tables = (f"## {service}\n\n" + "".join(_metrics_table(service)) for service in SERVICES)
     return "\n".join(
-        [f"# Metrics\n\n{NOTE}", "Each service answers `GET /metrics` on its `metrics_listen`.\n", *tables]
+        [f"# Metrics\n\n{NOTE}", f"Each service answers `GET /metrics` on its `metrics_listen`.\n{_PROCESS}", *tables]
     )
 
 
 def _metrics_table(service: str) -> Iterator[str]:
     yield "| metric | type | labels | meaning |\n|---|---|---|---|\n"
     registry = CollectorRegistry()
-    instruments = [CallMetrics(service, registry)]
+    instruments: list[object] = [ProcessMetrics(service, registry), CallMetrics(service, registry)]
     own: list[Metric] = []
     # Only described, never collected: what a collector reads from may be missing.
     if service == "index_server":
-        instruments.append(SearchMetrics(registry))  # type: ignore[arg-type]
-        own = list(PoolCollector(PoolCatalog.__new__(PoolCatalog)).describe())
+        instruments.append(SearchMetrics(registry))
+        pools = PoolCollector(PoolCatalog.__new__(PoolCatalog), max_candidates=0)
+        own = [*pools.describe(), *FillCollector(Watermarks.__new__(Watermarks)).describe()]
     elif service == "learner":
-        instruments.append(LearnerMetrics(registry))  # type: ignore[arg-type]
-        own = list(SizeCollector(candidates=dict, memory=dict, gpu=dict, waiting=int).collect())
+        instruments.append(LearnerMetrics(registry))
+        sizes = SizeCollector(candidates=dict, memory=dict, gpu=dict, gpu_total=dict, waiting=int, running=int)
+        own = list(sizes.collect())
     else:
-        instruments.append(LlmMetrics())  # type: ignore[arg-type]
+        instruments += [LeaseMetrics(), LlmMetrics()]
         store = Store.__new__(Store)
         own = [*CampaignCollector(store).describe(), *ErrorRates(store).describe()]
     shared = [family for instrument in instruments for family in _families(instrument)]

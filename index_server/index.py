@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from index_server.engines import ENGINES, BuildRequest
+from index_server.engines.milvus_server import MilvusServer
 from index_server.engines.recall import RecallReport
 from index_server.engines.selection import Choice, EngineRules, choose, wants_training
 from index_server.geometry import DirectionSum, lengths_of, unit_vectors
@@ -22,6 +23,7 @@ from index_server.spec import Device, Metric, PoolSpec, VectorType
 from index_server.store.engine_state import EngineState
 from index_server.table.item_table import ItemTable
 from sealpool.runtime.callers import NO_CALLER
+from sealpool.runtime.tracing import NO_TRACING, Tracer
 from sealpool.types import ItemId, Vectors
 
 _COPY_BYTES: Final = 32 << 20
@@ -46,6 +48,10 @@ class IndexSettings:
         How searches that wait are merged.
     observer
         Is told what was merged.
+    milvus
+        Where the engine `milvus` has its collections, or None.
+    tracer
+        Makes spans of searches and commits.
     """
 
     rules: EngineRules
@@ -54,6 +60,8 @@ class IndexSettings:
     max_removed_share: float
     merging: MergeLimits
     observer: MergeObserver
+    milvus: MilvusServer | None = None
+    tracer: Tracer = NO_TRACING
 
 
 class Arrivals:
@@ -115,7 +123,10 @@ class PoolIndex:
         self.searching = RescoredSearch(engine, spec.metric, spec.dimension)
         ratio = settings.merging.max_k_ratio if engine.name in _PREFIX_ENGINES else 1.0
         self._merger = SearchMerger(
-            self.searching.nearest, replace(settings.merging, max_k_ratio=ratio), observer=settings.observer
+            self._search,
+            replace(settings.merging, max_k_ratio=ratio),
+            observer=settings.observer,
+            here=settings.tracer.here,
         )
         self.table = ItemTable(directory=directory)
 
@@ -299,8 +310,24 @@ class PoolIndex:
 
     def _nearest(self, compared: Vectors, k: int, excluded: Rows | None, caller: Caller) -> tuple[Rows, Scores]:
         if excluded is None or not len(excluded):
-            return self._merger.submit(compared, k, caller=caller)
-        return self.searching.nearest(compared, k, excluded=excluded)
+            with self.settings.tracer.span("search", pool=self.spec.name, queries=len(compared), k=k):
+                return self._merger.submit(compared, k, caller=caller)
+        return self._search(compared, k, excluded=excluded)
+
+    def _search(
+        self, compared: Vectors, k: int, *, excluded: Rows | None = None, links: Sequence[object] = ()
+    ) -> tuple[Rows, Scores]:
+        # Each of what a merged search serves has its own span, which waits; they are linked to the one that works.
+        engine = self.engine.name
+        with self.settings.tracer.span(
+            "milvus.search" if engine == "milvus" else "faiss.search",
+            links=links,
+            pool=self.spec.name,
+            engine=engine,
+            queries=len(compared),
+            k=k,
+        ):
+            return self.searching.nearest(compared, k, excluded=excluded)
 
     def _compared(self, vectors: FloatMatrix, lengths: NDArray[np.float64], *, out: Vectors | None = None) -> Vectors:
         if self.spec.metric is not Metric.COSINE:
@@ -337,6 +364,7 @@ def build_engine(
         scratch_dir=directory,
         gpus=settings.rules.gpus,
         gpu_layout=settings.rules.gpu_layout,
+        milvus=settings.milvus,
     )
     return choice.kind.build(request)
 

@@ -7,7 +7,7 @@ for all of them. So a search that finds the engine busy waits, and then goes wit
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Protocol
@@ -26,8 +26,12 @@ MAX_WAITING_SETTING: Final = "merge_max_waiting"
 Answer = tuple[Rows, NDArray[np.float32]]
 """rows (q, k) int64 and scores (q, k) float32."""
 
-Search = Callable[[Vectors, int], Answer]
-"""Answers queries (q, d) with the k nearest of each."""
+
+class Search(Protocol):
+    """Answers queries (q, d) with the k nearest of each."""
+
+    def __call__(self, queries: Vectors, k: int, /, *, links: Sequence[object] = ()) -> Answer:
+        """Search; `links` are the spans of those, beside the caller, whom it is done for."""
 
 
 class Caller(Protocol):
@@ -93,11 +97,12 @@ class _State(Enum):
 class _Request:
     woken: threading.Event  # once queued: making one takes longer than all else that an idle engine's caller does here
 
-    def __init__(self, queries: Vectors, k: int, caller: Caller, arrived_s: float) -> None:
+    def __init__(self, queries: Vectors, k: int, caller: Caller, arrived_s: float, span: object | None) -> None:
         self.queries = queries
         self.k = k
         self.caller = caller
         self.arrived_s = arrived_s
+        self.span = span
         self.state = _State.ARRIVED
         self.waited = False
         self.members: list[_Request] = []
@@ -135,6 +140,8 @@ class SearchMerger:
         anew from the vectors. What is searched must stay the same while callers wait: each holds what keeps it so.
     clock
         Seconds, monotonic.
+    here
+        Says which span a thread is in.
     """
 
     def __init__(
@@ -144,8 +151,10 @@ class SearchMerger:
         *,
         observer: MergeObserver,
         clock: Callable[[], float] = time.monotonic,
+        here: Callable[[], object | None] = lambda: None,
     ) -> None:
         self._search = search
+        self._here = here
         self._limits = limits
         self._observer = observer
         self._clock = clock
@@ -167,7 +176,7 @@ class SearchMerger:
 
         And what the search raised, also where it was raised for another's queries in the same search.
         """
-        request = _Request(queries, k, caller, self._clock())
+        request = _Request(queries, k, caller, self._clock(), self._here())
         try:
             self._enter(request)
             if request.waited:
@@ -259,7 +268,9 @@ class SearchMerger:
         if len(together) == 1:
             return [self._search(together[0].queries, together[0].k)]
         queries = np.concatenate([request.queries for request in together])
-        rows, scores = self._search(queries, max(request.k for request in together))
+        links = [request.span for request in together[1:] if request.span is not None]
+        k = max(request.k for request in together)
+        rows, scores = self._search(queries, k, links=links) if links else self._search(queries, k)
         ends = np.cumsum([len(request.queries) for request in together[:-1]])
         parts = zip(together, np.split(rows, ends), np.split(scores, ends), strict=True)
         return [(np.ascontiguousarray(r[:, : one.k]), np.ascontiguousarray(s[:, : one.k])) for one, r, s in parts]

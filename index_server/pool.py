@@ -147,6 +147,10 @@ class Pool(PoolCampaigns):
         """Delete items; those that the pool does not have are counted as missing."""
         return self._writer.delete(ids)
 
+    def purge(self) -> None:
+        """Return once nothing of deleted items is left in the pool's files; see PoolUpkeep.purge."""
+        self.upkeep.purge()
+
     def write_snapshot(self, uri: str) -> tuple[SnapshotInfo, int]:
         """Write the pool as it is now to an empty place; return what was written, and the items.
 

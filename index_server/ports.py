@@ -78,6 +78,15 @@ class Engine(Protocol):
     def breadth(self, value: float) -> None:
         """Search so wide from now on; ValueError below 1."""
 
+    def settled(self) -> bool:
+        """Whether what was added is searched as it will be: always, but in an engine that indexes behind its callers.
+
+        Raises
+        ------
+        Unavailable
+            The system that indexes is away.
+        """
+
     def reserve(self, rows: int) -> None:
         """Take memory for about so many rows more, where that saves moving those that are there. Called as `add`."""
 
@@ -109,6 +118,11 @@ class Engine(Protocol):
             an approximate engine widens its search until it has k.
         scores : (q, k) float32
             Inner products, or squared Euclidean distances under L2, with the engine's rounding.
+
+        Raises
+        ------
+        Unavailable
+            The system in which the engine lies is away.
         """
 
     def vectors(self, rows: Rows) -> Vectors:
@@ -240,6 +254,12 @@ class Store(Protocol):
         Unavailable
             The store is closed.
         """
+
+    def prepare_purge(self, budget_bytes: int) -> object | None:
+        """Rewrite whatever has deleted items in it, as `prepare_compaction` does; None where nothing has."""
+
+    def collect(self) -> bool:
+        """Remove the files of earlier versions that nobody reads any more; say whether none is left."""
 
     def commit_compaction(self, rewrite: object) -> bool:
         """Make a new version of what was rewritten: the same items in the same order, many at new addresses.

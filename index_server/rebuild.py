@@ -1,5 +1,6 @@
 """Another index of a pool's items, built while the first one serves."""
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from sealpool.errors import Unavailable
 from sealpool.types import Vectors
 
 _COPIED_ROWS: Final = 16_384
+_POLL_S: Final = 0.1
 
 Reading = Callable[[], AbstractContextManager[None]]
 """Holds the index as it is, for as long as the context is entered."""
@@ -52,6 +54,8 @@ class Rebuild:
         ------
         RecallMissed
             The engine is not to be used.
+        Unavailable
+            The pool is being closed, or the system in which the engine lies is away.
         """
         engine = self._trained()
         state = None if self._due.train else self._index.state
@@ -64,8 +68,10 @@ class Rebuild:
             report=None,
             directory=self._index.directory,
         )
+        self._settle(engine)  # empty: one that cannot be reached is found out before anything is copied
         self.catch_up()
         if not self._due.choice.kind.exact:
+            self._settle(engine)
             self._measure(engine)
 
     def catch_up(self) -> int:
@@ -130,6 +136,12 @@ class Rebuild:
         grown[old] = self._other.adopt(self._index, old)
         self._new_rows = grown
         return len(old)
+
+    def _settle(self, engine: Engine) -> None:
+        while not engine.settled():
+            if self._ending():
+                raise Unavailable("the pool is being closed", field="pool")
+            time.sleep(_POLL_S)
 
     def _measure(self, engine: Engine) -> None:
         if self._other is None:

@@ -79,7 +79,10 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
         self, request: index_pb2.DeleteItemsRequest, context: grpc.ServicerContext
     ) -> index_pb2.DeleteItemsResponse:
         """Delete items."""
-        changed = self._catalog.get(request.pool).delete(self._ids("ids", request.ids))
+        pool = self._catalog.get(request.pool)
+        changed = pool.delete(self._ids("ids", request.ids))
+        if request.purge:
+            pool.purge()
         return index_pb2.DeleteItemsResponse(
             pool_version=changed.version, deleted=changed.deleted, missing=changed.missing
         )

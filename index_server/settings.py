@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from index_server.engines.build import GpuLayout
+from index_server.engines.milvus_server import MilvusIndex
 from sealpool.runtime.settings import ServiceSettings
 
 
@@ -142,6 +143,36 @@ class IndexServerSettings(ServiceSettings):
         GpuLayout.REPLICAS,
         description="How an index lies on several GPUs: replicas (each has all items and takes a part of the queries: "
         "throughput) or shards (each has a part of the items: memory).",
+    )
+    milvus_uri: str = Field(
+        "",
+        description="The Milvus in which pools with engine milvus have their index: http://host:port or "
+        "https://host:port, with /database where it is not the default one. Empty: there is none, and the engine "
+        "cannot be chosen.",
+    )
+    milvus_token_file: Path | None = Field(
+        None,
+        description="File with what Milvus asks for, one line: user:password, or an API key. It travels in clear "
+        "unless milvus_uri begins with https.",
+    )
+    milvus_prefix: str = Field(
+        "sealpool",
+        pattern="^[A-Za-z][A-Za-z0-9]{0,31}$",
+        description="What the names of this server's collections begin with. They also have an identity that is kept "
+        "in data_dir, and collections with both that are not in use are dropped: give a copy of data_dir that runs "
+        "beside its original another prefix.",
+    )
+    milvus_index: MilvusIndex = Field(
+        MilvusIndex.HNSW,
+        description="How Milvus indexes: HNSW (takes the hnsw options of a pool), FLAT (compares with every item), or "
+        "AUTOINDEX (Milvus chooses).",
+    )
+    milvus_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        le=600,
+        description="How long Milvus may take for a search, and a sixth of what it may take for an insertion. One that "
+        "hangs holds up searches and uploads of its pools for so long; one that is gone is seen at once.",
     )
     max_pools: int = Field(
         100, ge=1, description="Pools there may be. Each keeps its vectors in memory; set it by the memory there is."

@@ -12,7 +12,7 @@ from index_server.pool_state import PoolState
 from index_server.ports import OutcomeUnknown, Rows
 from index_server.rebuild import Rebuild, RecallMissed, exact_instead, measured_state
 from index_server.store.engine_state import write_engine_state
-from sealpool.errors import SealpoolError
+from sealpool.errors import SealpoolError, Unavailable
 
 _CAUGHT_UP: Final = 4096
 """Items that may be left to copy when writers are held up for the exchange."""
@@ -21,6 +21,10 @@ _RETRY_GROWTH: Final = 2
 """A refused engine is tried again once the pool has grown so many times."""
 
 
+_AWAY_S: Final = 15.0
+"""When what an engine lies in was away, it is looked for again after so long."""
+_PURGE_WAIT_S: Final = 30.0
+_PURGE_PAUSE_S: Final = 0.05
 _GRAPH_BATCH: Final = 128
 _GRAPH_TURN_S: Final = 5.0
 """How long a graph is built before other pools are looked after."""
@@ -59,7 +63,8 @@ class PoolUpkeep:
     def run(self) -> float | None:
         """Do what is due; return the seconds after which to come again, None where only a change can call for it.
 
-        An error is logged, and what failed is tried again after the next change: no answer depends on it.
+        An error is logged, and what failed is tried again after the next change: no answer depends on it. If only
+        something was away, it is tried again soon.
         """
         with self._turn:
             try:
@@ -73,7 +78,7 @@ class PoolUpkeep:
                 if not self._state.closing.is_set():
                     reason = str(error) or type(error).__name__
                     self._state.log.warning("upkeep put off", pool=self._state.spec.name, reason=reason)
-                return None
+                return _AWAY_S if isinstance(error, Unavailable) and not self._state.closing.is_set() else None
             else:
                 return wait_s
 
@@ -186,20 +191,51 @@ class PoolUpkeep:
                     return None
         return 0.0
 
+    def purge(self) -> None:
+        """Return once nothing of deleted items is left in the pool's files.
+
+        Raises
+        ------
+        ResourceExhausted
+            The disk is full.
+        Unavailable
+            A read that began before needs the old files for longer than a while, or the pool is being closed.
+        """
+        with self._turn:
+            while self._rewrite(self._state.store.prepare_purge) is not None:
+                if self._state.closing.is_set():
+                    break
+            ends = time.monotonic() + _PURGE_WAIT_S
+            while not self._collected():
+                if time.monotonic() > ends:
+                    raise Unavailable(f"pool {self._state.spec.name!r}: a read that began before has not ended")
+                if self._state.closing.wait(_PURGE_PAUSE_S):
+                    raise Unavailable(f"pool {self._state.spec.name!r} is being closed")
+
+    def _collected(self) -> bool:
+        with self._state.writer:
+            self._state.check_open()
+            return self._state.store.collect()
+
     def _compact(self) -> None:
         state = self._state
         while not state.closing.is_set() and state.store.wants_compaction():
-            with state.writer:
-                state.check_open()
-                state.discard_failed()
-            rewrite = state.store.prepare_compaction(self._compaction_bytes)
-            if rewrite is None:
+            if not self._rewrite(state.store.prepare_compaction):
                 return
-            with state.writer:
-                state.check_open()
-                state.discard_failed()
-                if not self._commit_compaction(rewrite):
-                    return
+
+    def _rewrite(self, prepare: Callable[[int], object | None]) -> bool | None:
+        """Do one step; False where items changed meanwhile, None where nothing is to be rewritten."""
+        state = self._state
+        with state.writer:
+            state.check_open()
+            state.discard_failed()
+        rewrite = prepare(self._compaction_bytes)
+        if rewrite is None:
+            return None
+        with state.writer:
+            state.check_open()
+            state.discard_failed()
+            return self._commit_compaction(rewrite)
 
     def _commit_compaction(self, rewrite: object) -> bool:
         state = self._state

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Final
 
 import numpy as np
@@ -196,7 +197,7 @@ class PoolWriter:
             )
             if state.graph is not None:
                 state.graph.record(state.store.version + 1, appended=len(ids), retired=gone)
-            with state.failing_on(OutcomeUnknown, "a change of items"):
+            with state.failing_on(OutcomeUnknown, "a change of items"), self._committing(len(ids), len(lost)):
                 state.store.commit(uploads, table.addresses_at(gone))
         with state.failing_on(BaseException, "a change of items"):
             snapshot = state.store.snapshot()
@@ -208,6 +209,10 @@ class PoolWriter:
                 state.campaigns.apply(following)
                 if state.graph is not None:
                     state.graph.apply(new_rows)
+
+    def _committing(self, upserted: int, deleted: int) -> AbstractContextManager[object]:
+        index = self._state.index
+        return index.settings.tracer.span("store.commit", pool=index.spec.name, upserted=upserted, deleted=deleted)
 
     def _settle(self, group: list[_Request], old_rows: Rows, lost: set[ItemId]) -> None:
         version, start = self._state.snapshot.version, 0

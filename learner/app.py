@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from learner.checkpoints import CheckpointStore
 from learner.choosing import StrategyChooser
 from learner.cross_predicting import CrossPredictor
-from learner.device import gpu_memory, memory_bytes, resolve_device
+from learner.device import gpu_memory, gpu_memory_total, memory_bytes, resolve_device
 from learner.embedding import Embedder
 from learner.encoders import Encoders
 from learner.evaluation import Evaluator
@@ -37,8 +37,10 @@ from sealpool.client import ClientOptions, IndexClient
 from sealpool.errors import SealpoolError
 from sealpool.runtime.access import LEARNER_ACCESS
 from sealpool.runtime.logs import Logger, make_logger
+from sealpool.runtime.request_ids import REQUEST_ID
 from sealpool.runtime.server import ServiceServer
 from sealpool.runtime.settings import load_settings
+from sealpool.runtime.tracing import NO_TRACING, CallTracer, Tracer, open_tracer
 from sealpool.v1 import learner_pb2, learner_pb2_grpc
 
 _UPKEEP_S: Final = 60.0
@@ -63,7 +65,14 @@ class Rooms:
         self.jobs.close()
 
 
-def build_rooms(settings: LearnerSettings, index: WritableIndex, *, registry: CollectorRegistry, log: Logger) -> Rooms:
+def build_rooms(
+    settings: LearnerSettings,
+    index: WritableIndex,
+    *,
+    registry: CollectorRegistry,
+    log: Logger,
+    tracer: Tracer = NO_TRACING,
+) -> Rooms:
     """Make the rooms of the learner and join them. Raises RuntimeError where the device is not there."""
     device = resolve_device(settings.device)
     metrics = LearnerMetrics(registry)
@@ -106,12 +115,21 @@ def build_rooms(settings: LearnerSettings, index: WritableIndex, *, registry: Co
             candidates=campaigns.sizes,
             memory=lambda: {"candidates": campaigns.nbytes(), "vectors": reader.cached_bytes},
             gpu=gpu_memory,
+            gpu_total=gpu_memory_total,
             waiting=lambda: queue.waiting,
+            running=lambda: queue.running,
         )
     )
     servicer = LearnerServicer(
         trainer=Trainer(
-            index, reader=reader, checkpoints=checkpoints, queue=queue, device=device, metrics=metrics, make=make
+            index,
+            reader=reader,
+            checkpoints=checkpoints,
+            queue=queue,
+            device=device,
+            metrics=metrics,
+            make=make,
+            tracer=tracer,
         ),
         selector=Selector(
             index,
@@ -122,6 +140,7 @@ def build_rooms(settings: LearnerSettings, index: WritableIndex, *, registry: Co
             device=device,
             metrics=metrics,
             batch_rows=settings.batch_rows,
+            tracer=tracer,
         ),
         evaluator=Evaluator(
             index,
@@ -181,6 +200,7 @@ def build(
     RuntimeError
         The device that the settings name is not there.
     """
+    tracer = open_tracer(settings, "learner", log=log)
     server = ServiceServer(
         settings,
         service="learner",
@@ -188,12 +208,13 @@ def build(
         registry=registry,
         log=log,
         access=LEARNER_ACCESS,
+        tracer=tracer,
     )
     if index is None:
-        client = IndexClient(settings.index_server, options=_client_options(settings))
+        client = IndexClient(settings.index_server, options=_client_options(settings, tracer))
         server.on_close(client.close)
         index = client
-    rooms = build_rooms(settings, index, registry=registry, log=log)
+    rooms = build_rooms(settings, index, registry=registry, log=log, tracer=tracer)
     learner_pb2_grpc.add_LearnerServiceServicer_to_server(rooms.servicer, server.grpc_server)
     # Before calls under way have ended: those that watch a job would never.
     server.on_drain(rooms.close)
@@ -201,7 +222,7 @@ def build(
     return server
 
 
-def _client_options(settings: LearnerSettings) -> ClientOptions:
+def _client_options(settings: LearnerSettings, tracer: CallTracer) -> ClientOptions:
     return ClientOptions(
         ca_certificate=settings.services_ca,
         client_certificate=settings.services_certificate,
@@ -209,6 +230,8 @@ def _client_options(settings: LearnerSettings) -> ClientOptions:
         token="",
         token_file=settings.services_token_file,
         insecure=settings.insecure,
+        request_id=REQUEST_ID.get,
+        tracer=tracer,
     )
 
 

@@ -2,86 +2,38 @@
 
 import hashlib
 import json
+import os
+import secrets
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.numpy
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
+from learner.checkpoint_info import CheckpointInfo, from_json, to_json
 from learner.models import make_classifier
-from learner.options import ModelOptions, NeuralOptions, Precision, Retrain, TextOptions, UncertaintyOptions
 from learner.ports import Classifier, MakeClassifier
-from learner.problem import Problem, Task
-from sealpool.durable import make_directory, write_durably
+from sealpool.durable import make_directory, read_whole, write_durably
 from sealpool.errors import FailedPrecondition, NotFound
 from sealpool.validation import check_name
-from sealpool.vocabulary.models import MODELS
 
 FORMAT = 2
 """Of the metadata. Raised when an older learner would misread a newer checkpoint."""
 
 _SUFFIX = ".safetensors"
+_LEFT_BEHIND_S = 86_400.0
+"""Age of a half-written file past which whoever wrote it must be dead: also where machines' clocks differ."""
 
 _Stamp = tuple[int, int, int]
 """What a file was when it was read: time, inode, size."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Calibration:
-    """A temperature, and the expected calibration errors of the validation items that it was fitted on."""
-
-    temperature: float
-    error_before: float
-    error_after: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CheckpointInfo:
-    """What is known about a trained model.
-
-    Parameters
-    ----------
-    fingerprint
-        SHA-256 of everything that decides what the model is; see learner.training.fingerprint.
-    examples_digest
-        SHA-256 of the ids of the examples, sorted.
-    class_counts
-        Examples with each class.
-    pool, pool_version, dimension
-        Where the vectors came from, and how long they are.
-    examples, missing, iterations, loss, validation_examples, validation_score, warm_from_round, notes
-        As in the proto's TrainResult; the score is None without validation items.
-    calibration
-        None where no temperature was fitted.
-    """
-
-    campaign: str
-    round: int
-    problem: Problem
-    model: ModelOptions
-    seed: int
-    fingerprint: str
-    examples_digest: str
-    class_counts: tuple[int, ...]
-    pool: str
-    pool_version: int
-    dimension: int
-    examples: int
-    missing: int
-    iterations: int
-    loss: float
-    validation_examples: int
-    validation_score: float | None
-    warm_from_round: int | None
-    calibration: Calibration | None
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +47,9 @@ class Checkpoint:
 class CheckpointStore:
     """The checkpoints under <data_dir>/campaigns/<campaign>/<round>.safetensors.
 
-    Any thread may load; the caller sees to it that one thread at a time saves for a campaign.
+    Any thread may load; the caller sees to it that one thread at a time saves for a campaign. Other processes, also on
+    other machines, may save, load and prune the same campaigns: each file is whole or not there, and who saves a round
+    that another saved with the same fingerprint keeps that one, so that a model does not change under a round.
 
     Parameters
     ----------
@@ -115,24 +69,35 @@ class CheckpointStore:
         device: torch.device,
         keep_loaded: int = 2,
         make: MakeClassifier = make_classifier,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._root = data_dir / "campaigns"
         self._keep = keep
         self._device = device
         self._keep_loaded = keep_loaded
         self._make = make
+        self._now = now
+        self._writer = secrets.token_hex(8)
         self._guard = threading.Lock()
         self._loaded: OrderedDict[tuple[str, int], tuple[_Stamp, Checkpoint]] = OrderedDict()
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, replacing that of the same round. When this returns, it is on disk."""
+    def save(self, checkpoint: Checkpoint) -> CheckpointInfo:
+        """Write a checkpoint, replacing one of the same round that was trained on something else.
+
+        When this returns, it is on disk. Returns what is known of the one there: another learner may have been first.
+        """
         info = checkpoint.info
+        first = self._saved_by_another(info)
+        if first is not None:
+            return first
         arrays = {name: np.ascontiguousarray(array) for name, array in checkpoint.classifier.save().items()}
-        metadata = {"format": str(FORMAT), "digest": _digest(arrays), "checkpoint": _to_json(info)}
+        metadata = {"format": str(FORMAT), "digest": _digest(arrays), "checkpoint": to_json(info)}
         directory = self._directory(info.campaign)
         make_directory(directory)
-        write_durably(self._path(info.campaign, info.round), safetensors.numpy.save(arrays, metadata))
+        content = safetensors.numpy.save(arrays, metadata)
+        write_durably(self._path(info.campaign, info.round), content, writer=self._writer)
         self._prune(info.campaign, written=info.round)
+        return info
 
     def load(self, campaign: str, round_number: int) -> Checkpoint:
         """Return the checkpoint of a round, which others may be using at the same time.
@@ -199,14 +164,29 @@ class CheckpointStore:
         paths = self._directory(campaign).glob(f"*{_SUFFIX}")
         return sorted(int(path.stem) for path in paths if path.stem.isdecimal())
 
+    def _saved_by_another(self, info: CheckpointInfo) -> CheckpointInfo | None:
+        try:
+            metadata, arrays = _read(self._path(info.campaign, info.round))
+            there = _info(metadata, arrays)
+        except (FileNotFoundError, SafetensorError, ValueError, KeyError, TypeError):  # none that a load would return
+            return None
+        same = (metadata.get("format"), there.fingerprint) == (str(FORMAT), info.fingerprint)
+        return there if same else None
+
     def _prune(self, campaign: str, *, written: int) -> None:
         for round_number in self.rounds(campaign)[: -self._keep]:
             if round_number != written:
                 self._path(campaign, round_number).unlink(missing_ok=True)
+        for path in self._directory(campaign).glob(f".*{_SUFFIX}.*.new"):
+            with suppress(FileNotFoundError):  # its writer has ended just now
+                if path.stat().st_mtime < self._now() - _LEFT_BEHIND_S:
+                    path.unlink(missing_ok=True)
 
 
 def _stamp(path: Path) -> _Stamp:
-    status = path.stat()
+    # Of the opened file: NFS asks its server when a file is opened, and answers a stat from what it remembers.
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
     return status.st_mtime_ns, status.st_ino, status.st_size
 
 
@@ -215,8 +195,11 @@ def _no_checkpoint(campaign: str, round_number: int) -> NotFound:
 
 
 def _read(path: Path) -> tuple[Mapping[str, str], dict[str, NDArray[np.generic]]]:
-    with safe_open(path, framework="numpy") as file:
-        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    # Not mapped into memory: a page of a file that another machine replaced would end this process with SIGBUS.
+    content = read_whole(path)
+    arrays = safetensors.numpy.load(content)
+    header_bytes = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + header_bytes]).get("__metadata__", {}), arrays
 
 
 def _restore(
@@ -225,12 +208,16 @@ def _restore(
     device: torch.device,
     make: MakeClassifier,
 ) -> Checkpoint:
-    if metadata["digest"] != _digest(arrays):
-        raise ValueError("the arrays are not those that were written")
-    info = _from_json(metadata["checkpoint"])
+    info = _info(metadata, arrays)
     classifier = make(info.model, info.problem)
     classifier.load(arrays, device=device)
     return Checkpoint(info=info, classifier=classifier)
+
+
+def _info(metadata: Mapping[str, str], arrays: Mapping[str, NDArray[np.generic]]) -> CheckpointInfo:
+    if metadata["digest"] != _digest(arrays):
+        raise ValueError("the arrays are not those that were written")
+    return from_json(metadata["checkpoint"])
 
 
 def _damaged(campaign: str, round_number: int, error: Exception) -> FailedPrecondition:
@@ -245,34 +232,3 @@ def _digest(arrays: Mapping[str, NDArray[np.generic]]) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def _to_json(info: CheckpointInfo) -> str:
-    return json.dumps(asdict(info), default=lambda value: value.value)  # the only other type is Enum
-
-
-def _from_json(text: str) -> CheckpointInfo:
-    fields = json.loads(text)
-    problem, calibration = fields.pop("problem"), fields.pop("calibration")
-    return CheckpointInfo(
-        problem=Problem(task=Task(problem["task"]), classes=tuple(problem["classes"])),
-        model=_model_options(fields.pop("model")),
-        class_counts=tuple(fields.pop("class_counts")),
-        notes=tuple(fields.pop("notes")),
-        calibration=None if calibration is None else Calibration(**calibration),
-        **fields,
-    )
-
-
-def _model_options(model: dict[str, Any]) -> ModelOptions:
-    if model["name"] not in MODELS:
-        raise ValueError(f"its model {model['name']!r} is unknown here")
-    neural, retrain = model.pop("neural"), model.pop("retrain")
-    hidden, precision = neural.pop("hidden"), neural.pop("precision")
-    return ModelOptions(
-        neural=NeuralOptions(hidden=tuple(hidden), precision=Precision(precision), **neural),
-        retrain=Retrain(retrain),
-        uncertainty=UncertaintyOptions(**model.pop("uncertainty")),
-        text=TextOptions(**model.pop("text")),
-        **model,
-    )

@@ -34,6 +34,16 @@ def gpu_memory() -> Mapping[str, int]:
     return {f"cuda:{number}": torch.cuda.memory_reserved(number) for number in range(torch.cuda.device_count())}
 
 
+def gpu_memory_total() -> Mapping[str, int]:
+    """Return the memory of each GPU, in use or not."""
+    if not torch.cuda.is_available():
+        return {}
+    return {
+        f"cuda:{number}": int(torch.cuda.get_device_properties(number).total_memory)
+        for number in range(torch.cuda.device_count())
+    }
+
+
 def memory_bytes(device: torch.device) -> int:
     """Return the memory of a device: a GPU's own, or this machine's."""
     if device.type == "cuda":

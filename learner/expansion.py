@@ -169,9 +169,13 @@ class Expander:
     ) -> CandidateUpdate:
         """Bring `held` to the index server's present version, and return its last answer.
 
-        Only what it was not told is sent. Where it begins the candidate pool anew (it answers from version 0 though we
-        held a later one) it has forgotten what it was told, and is told everything.
+        Only what it was not told is sent; after rounds that this learner did not see, everything. Where it begins the
+        candidate pool anew (it answers from version 0 though we held a later one) it has forgotten what it was told,
+        and is told everything.
         """
+        if held.round not in (round_number, round_number - 1):
+            # Another learner may have told of the rounds between, and of labels that were corrected and back since.
+            held.told.clear()
         if held.round != round_number:
             held.round, held.added, held.removed = round_number, 0, 0
         known = {

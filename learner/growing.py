@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -101,7 +102,7 @@ class _Growing:
             heapq.heappush(self.waiting, entry)
             item_id = entry[1].id
             if item_id not in self.asked:
-                self.asked[item_id] = self.threads.submit(self.preview, item_id)
+                self.asked[item_id] = self.threads.submit(copy_context().run, self.preview, item_id)
 
     def answer(self, item_id: ItemId) -> CandidateUpdate | None:
         """Wait for what an item brings; None if the pool has lost it."""

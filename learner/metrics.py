@@ -41,8 +41,12 @@ class SizeCollector(Collector):
         Bytes of each cache, by name.
     gpu
         Bytes of GPU memory in use, by device; empty without a GPU.
+    gpu_total
+        Bytes of GPU memory there are, by device; empty without a GPU.
     waiting
         Trainings that wait for their turn.
+    running
+        Trainings that have begun.
     """
 
     def __init__(
@@ -51,13 +55,17 @@ class SizeCollector(Collector):
         candidates: Callable[[], Mapping[str, int]],
         memory: Callable[[], Mapping[str, int]],
         gpu: Callable[[], Mapping[str, int]],
+        gpu_total: Callable[[], Mapping[str, int]],
         waiting: Callable[[], int],
+        running: Callable[[], int],
     ) -> None:
         self._waiting = waiting
+        self._running = running
         self._gauges = (
             ("sealpool_learner_cached_candidates", "Candidates held in memory.", "campaign", candidates),
             ("sealpool_learner_cache_bytes", "Memory of the caches of vectors.", "cache", memory),
             ("sealpool_learner_gpu_memory_bytes", "GPU memory that torch holds.", "device", gpu),
+            ("sealpool_learner_gpu_memory_total_bytes", "GPU memory there is.", "device", gpu_total),
         )
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
@@ -69,4 +77,9 @@ class SizeCollector(Collector):
             yield family
         yield GaugeMetricFamily(
             "sealpool_learner_waiting_trainings", "Trainings that wait for their turn.", value=self._waiting()
+        )
+        yield GaugeMetricFamily(
+            "sealpool_learner_running_trainings",
+            "Trainings that have begun. With those that wait: how many learners there is work for.",
+            value=self._running(),
         )

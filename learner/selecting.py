@@ -28,6 +28,7 @@ from learner.vectors import require_texts
 from learner.waiting import KeyedLocks
 from sealpool import failpoint
 from sealpool.errors import FailedPrecondition
+from sealpool.runtime.tracing import NO_TRACING, Tracer
 from sealpool.types import ItemId, Items
 from sealpool.v1 import common_pb2, index_pb2
 from sealpool.vocabulary.models import ESTIMATORS
@@ -79,6 +80,7 @@ class Selector:
         metrics: LearnerMetrics,
         batch_rows: int,
         clock: Callable[[], float] = time.perf_counter,
+        tracer: Tracer = NO_TRACING,
     ) -> None:
         self._index = index
         self._checkpoints = checkpoints
@@ -89,6 +91,7 @@ class Selector:
         self._metrics = metrics
         self._assembler = BatchAssembler(index, batch_rows=batch_rows, clock=clock)
         self._clock = clock
+        self._tracer = tracer
         self._turns = KeyedLocks()
 
     def select(self, order: SelectOrder, labelled: LabelledSet, *, cancelled: CancelCheck) -> Selection:
@@ -115,7 +118,8 @@ class Selector:
             raise FailedPrecondition(f"pool {order.pool!r} is empty", field="header.pool")
         with self._turns.turn(order.campaign, cancelled):
             started = self._clock()
-            held, update = self._candidates(order, labelled, pool, with_texts=model.reads_text)
+            with self._tracer.span("expand", campaign=order.campaign, round=order.round, pool=order.pool):
+                held, update = self._candidates(order, labelled, pool, with_texts=model.reads_text)
             expanded = self._clock()
             failpoint.reach("learner.select.after_expand")
             chosen = self._chooser.choose(
@@ -127,7 +131,10 @@ class Selector:
                 seed=order.seed,
                 cancelled=cancelled,
             )
-            picks, preview_s = self._pick_from_what_is_there(order, labelled, held, update, model, chosen, cancelled)
+            with self._tracer.span("score", campaign=order.campaign, round=order.round, strategy=chosen.name):
+                picks, preview_s = self._pick_from_what_is_there(
+                    order, labelled, held, update, model, chosen, cancelled
+                )
             scored = self._clock()
             info = common_pb2.CandidatePoolInfo()
             info.CopyFrom(update.info)

@@ -4,6 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 
 import grpc
@@ -254,7 +255,7 @@ def _with_progress(
         except BaseException as error:  # noqa: BLE001 - carried over to the call's own thread, which raises it
             answers.put(error)
 
-    thread = threading.Thread(target=run, name="train")
+    thread = threading.Thread(target=copy_context().run, args=(run,), name="train")
     thread.start()
     try:
         while True:

@@ -20,7 +20,10 @@ class LearnerSettings(CallingServiceSettings):
     metrics_listen: str = Field(
         "127.0.0.1:7312", description=CallingServiceSettings.model_fields["metrics_listen"].description
     )
-    data_dir: Path = Field(Path(".sealpool/learner"), description="Checkpoints. Put it on a disk that honours fsync.")
+    data_dir: Path = Field(
+        Path(".sealpool/learner"),
+        description="Checkpoints and re-embedding jobs; several learners may share it. On a disk that honours fsync.",
+    )
     index_server: str = Field("127.0.0.1:7301", description="host:port of the index server.")
     device: DeviceChoice = Field(
         "auto",
@@ -140,7 +143,10 @@ class LearnerSettings(CallingServiceSettings):
         "meaning on a CPU.",
     )
     max_waiting_reembeddings: int = Field(
-        8, ge=0, le=1024, description="Re-embedding jobs that may wait for the one that runs."
+        8,
+        ge=0,
+        le=1024,
+        description="Re-embedding jobs that may wait for the one that runs, over all learners that share data_dir.",
     )
     embed_batch_tokens: int = Field(
         16_384,

@@ -10,7 +10,8 @@ from enum import Enum
 
 import torch
 
-from learner.checkpoints import Calibration, Checkpoint, CheckpointInfo, CheckpointStore
+from learner.checkpoint_info import Calibration, CheckpointInfo
+from learner.checkpoints import Checkpoint, CheckpointStore
 from learner.fitting import Fit, fit_round
 from learner.index_port import Index
 from learner.metrics import LearnerMetrics
@@ -24,6 +25,7 @@ from learner.vectors import FoundItems, VectorReader
 from learner.waiting import KeyedLocks, PlaceTold, TrainingQueue
 from sealpool import failpoint
 from sealpool.errors import FailedPrecondition, NotFound
+from sealpool.runtime.tracing import NO_TRACING, Tracer
 from sealpool.types import LabelledItems
 from sealpool.v1 import index_pb2
 
@@ -70,6 +72,7 @@ class Trainer:
         metrics: LearnerMetrics,
         make: MakeClassifier = make_classifier,
         clock: Callable[[], float] = time.perf_counter,
+        tracer: Tracer = NO_TRACING,
     ) -> None:
         self._index = index
         self._reader = reader
@@ -79,6 +82,7 @@ class Trainer:
         self._metrics = metrics
         self._make = make
         self._clock = clock
+        self._tracer = tracer
         self._campaigns = KeyedLocks()
 
     def train(
@@ -130,7 +134,14 @@ class Trainer:
             needed = training_bytes(order.model, order.problem, found, self._device)
             with self._queue.turn(needed, place_told, cancelled):
                 begun = self._clock()
-                fit = self._fit(order, examples, found, before, progress, cancelled)
+                with self._tracer.span(
+                    "train",
+                    campaign=order.campaign,
+                    round=order.round,
+                    model=order.model.name,
+                    examples=len(found.rows),
+                ):
+                    fit = self._fit(order, examples, found, before, progress, cancelled)
                 trained = self._clock()
             self._metrics.observe("train", trained - begun)
             info = self._keep(order, examples, pool, found, mark, before, fit)
@@ -145,8 +156,10 @@ class Trainer:
         """
         if order.model.retrain is Retrain.SCRATCH:
             return None
-        for round_number in reversed(self._checkpoints.rounds(order.campaign)):
-            if round_number < order.round:
+        # The round before by its name, not from the list alone: NFS may list what another learner saved a little late.
+        rounds = {order.round - 1, *self._checkpoints.rounds(order.campaign)}
+        for round_number in sorted(rounds, reverse=True):
+            if 0 <= round_number < order.round:
                 try:
                     found = self._checkpoints.load_anew(order.campaign, round_number)
                 except (NotFound, FailedPrecondition):  # an older one may be readable
@@ -223,9 +236,9 @@ class Trainer:
             notes=fit.notes,
         )
         failpoint.reach("learner.train.before_checkpoint")
-        self._checkpoints.save(Checkpoint(info=info, classifier=fit.classifier))
+        saved = self._checkpoints.save(Checkpoint(info=info, classifier=fit.classifier))
         failpoint.reach("learner.train.after_checkpoint")
-        return info
+        return saved
 
 
 def fingerprint(order: TrainOrder, examples: LabelledItems, pool: index_pb2.Pool, before: Checkpoint | None) -> str:

@@ -85,6 +85,11 @@ class TrainingQueue:
         """How many wait now."""
         return len(self._waiting)
 
+    @property
+    def running(self) -> int:
+        """How many train now."""
+        return self._running
+
     @contextmanager
     def turn(self, needed_bytes: int, place_told: PlaceTold, cancelled: CancelCheck) -> Iterator[None]:
         """Wait for a turn and hold it.

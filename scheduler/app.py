@@ -7,16 +7,17 @@ from prometheus_client import CollectorRegistry
 from scheduler.assembly import Scheduler
 from scheduler.domain.clock import Clock, SystemClock
 from scheduler.http.opening import open_front
-from scheduler.jobs import apscheduler_logs_to
 from scheduler.metrics import register_metrics
 from scheduler.settings import SchedulerSettings
 from sealpool.client import ClientOptions, IndexClient, LearnerClient
 from sealpool.client.connection import Connection
 from sealpool.errors import SealpoolError
 from sealpool.runtime.access import scheduler_access
-from sealpool.runtime.logs import Logger, make_logger
+from sealpool.runtime.logs import Logger, library_log, make_logger
+from sealpool.runtime.request_ids import REQUEST_ID
 from sealpool.runtime.server import ServiceServer
 from sealpool.runtime.settings import load_settings
+from sealpool.runtime.tracing import NO_TRACING, CallTracer, open_tracer
 from sealpool.v1 import (
     label_studio_pb2,
     label_studio_pb2_grpc,
@@ -34,9 +35,11 @@ def serve(
     clients: Sequence[Connection],
     registry: CollectorRegistry,
     log: Logger,
+    tracer: CallTracer = NO_TRACING,
 ) -> ServiceServer:
     """Serve a scheduler over gRPC; health says SERVING when this returns. The server closes it, and its `clients`."""
     register_metrics(registry, scheduler.store, leads=scheduler.leads)
+    scheduler.lease_metrics.register(registry)
     scheduler.language_models.metrics.register(registry, scheduler.store)
     server = ServiceServer(
         settings,
@@ -49,6 +52,7 @@ def serve(
         registry=registry,
         log=log,
         access=scheduler_access(scheduler.pool_of),
+        tracer=tracer,
     )
     scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(scheduler.servicer, server.grpc_server)
     stream_pb2_grpc.add_StreamServiceServicer_to_server(scheduler.stream_servicer, server.grpc_server)
@@ -89,9 +93,10 @@ def build(settings: SchedulerSettings, *, registry: CollectorRegistry, log: Logg
     InvalidArgument
         The database_url names none.
     """
+    tracer = open_tracer(settings, "scheduler", log=log)
     rounds, callers = (
-        client_options(settings, settings.round_timeout_s),
-        client_options(settings, settings.call_timeout_s),
+        client_options(settings, settings.round_timeout_s, tracer),
+        client_options(settings, settings.call_timeout_s, tracer),
     )
     index = IndexClient(settings.index_server, options=rounds)
     callers_index = IndexClient(settings.index_server, options=callers)
@@ -105,16 +110,17 @@ def build(settings: SchedulerSettings, *, registry: CollectorRegistry, log: Logg
         callers_learner=callers_learner,
         clock=clock,
         log=log,
+        tracer=tracer,
     )
     clients = (index, callers_index, learner, callers_learner)
-    return serve(settings, scheduler, clients=clients, registry=registry, log=log)
+    return serve(settings, scheduler, clients=clients, registry=registry, log=log, tracer=tracer)
 
 
 def main(argv: Sequence[str]) -> int:
     """Serve until told to stop."""
     settings = load_settings(SchedulerSettings, argv, program="scheduler")
     log = make_logger(settings, "scheduler")
-    with apscheduler_logs_to(log):
+    with library_log("apscheduler", log):
         try:
             server = build(settings, registry=CollectorRegistry(), log=log, clock=SystemClock())
         except SealpoolError as error:
@@ -123,7 +129,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def client_options(settings: SchedulerSettings, timeout_s: float) -> ClientOptions:
+def client_options(settings: SchedulerSettings, timeout_s: float, tracer: CallTracer = NO_TRACING) -> ClientOptions:
     """Return how the services behind are called: rounds try again by themselves, and callers are told at once."""
     return ClientOptions(
         timeout_s=timeout_s,
@@ -135,4 +141,7 @@ def client_options(settings: SchedulerSettings, timeout_s: float) -> ClientOptio
         token="",
         token_file=settings.services_token_file,
         insecure=settings.insecure,
+        affinity=True,
+        request_id=REQUEST_ID.get,
+        tracer=tracer,
     )

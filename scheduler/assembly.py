@@ -12,6 +12,7 @@ from scheduler.domain.clock import Clock
 from scheduler.jobs import RuleTimers
 from scheduler.label_studio.room import LabelStudioRoom
 from scheduler.leading import Leader
+from scheduler.metrics import LeaseMetrics
 from scheduler.oracles.llm.endpoints import load_endpoints
 from scheduler.oracles.llm.metrics import LlmMetrics
 from scheduler.oracles.llm.models import LanguageModels
@@ -26,6 +27,7 @@ from scheduler.service import (
     AnnotationService,
     AuditService,
     CampaignService,
+    ErasureService,
     LabelService,
     OracleReportService,
     ReviewService,
@@ -47,6 +49,7 @@ from scheduler.synthesis.paraphrasing import LanguageModelParaphraser
 from scheduler.synthesis.service import SynthesisService
 from sealpool.errors import NotFound
 from sealpool.runtime.logs import Logger
+from sealpool.runtime.tracing import NO_TRACING, Tracer
 from sealpool.v1 import (
     label_studio_pb2,
     label_studio_pb2_grpc,
@@ -78,11 +81,14 @@ class Scheduler:
         callers_learner: Learner,
         clock: Clock,
         log: Logger,
+        tracer: Tracer = NO_TRACING,
     ) -> None:
         endpoints = load_endpoints(settings.llm_endpoints)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        self.store = Store(open_engine(settings.database(), connections=settings.database_connections), clock=clock)
+        engine = open_engine(settings.database(), connections=settings.database_connections)
+        self.store = Store(engine, clock=clock, tracer=tracer)
         migrate(self.store)
+        self.lease_metrics = LeaseMetrics()
         self.language_models = LanguageModels(endpoints, metrics=LlmMetrics(), log=log)
         language_model = LlmOracle(index=index, store=self.store, models=self.language_models)
         oracles = make_oracles(index, language_model=language_model)
@@ -94,7 +100,9 @@ class Scheduler:
         self.leader = Leader(store=self.store, lock=lock_for(self.store), holder=holder, log=log)
         starter = RoundStarter(store=self.store, index=callers_index, oracles=oracles, log=log)
         self.pool = RoundPool(
-            runner=RoundRunner(store=self.store, phases=phases, retry=retry, epoch=self.leader.epoch, log=log),
+            runner=RoundRunner(
+                store=self.store, phases=phases, retry=retry, epoch=self.leader.epoch, log=log, tracer=tracer
+            ),
             starter=starter,
             threads=settings.round_threads,
             epoch=self.leader.epoch,
@@ -131,6 +139,7 @@ class Scheduler:
                 learner=callers_learner,
                 max_lease_tasks=settings.max_lease_tasks,
                 log=log,
+                on_expired=self.lease_metrics.count_expired,
             ),
             labels=LabelService(
                 store=self.store, index=callers_index, max_labels=settings.max_labels, on_labels=self.pool.nudge
@@ -140,6 +149,7 @@ class Scheduler:
             audits=AuditService(store=self.store, index=callers_index),
             oracle_reports=OracleReportService(store=self.store),
             watch=self._watch,
+            erasure=ErasureService(store=self.store, index=callers_index, max_names=settings.max_labels),
         )
         self.stream_servicer = StreamServicer(
             streams=StreamService(

@@ -4,10 +4,8 @@ A stored job names a campaign and nothing else. `RoundExecutor` knows what to do
 this process has to be found through a global or pickled into the database.
 """
 
-import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,7 +24,6 @@ from scheduler.domain.states import CampaignState
 from scheduler.storage import campaigns
 from scheduler.storage.models import Campaign
 from scheduler.storage.store import Store, database_errors
-from sealpool.runtime.logs import Logger
 
 JOBS_TABLE = "apscheduler_jobs"
 
@@ -37,37 +34,6 @@ _FOLLOWS_S = 1.0
 def run_campaign(campaign: str) -> None:
     """Stand for "run a round of this campaign" in the job store; RoundExecutor does it."""
     raise AssertionError(f"the job of {campaign!r} ran outside RoundExecutor")
-
-
-class _LogBridge(logging.Handler):
-    """Says in our log what APScheduler says in Python's."""
-
-    def __init__(self, log: Logger) -> None:
-        super().__init__(logging.WARNING)
-        self._log = log
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
-        self._log.log(record.levelno, "apscheduler", detail=record.getMessage(), exc_info=record.exc_info)
-
-
-@contextmanager
-def apscheduler_logs_to(log: Logger) -> Iterator[None]:
-    """Send APScheduler's warnings and errors to `log` within the block. No other logger is touched.
-
-    It also tells of every job it submits; what matters of that stands in our own log.
-    """
-    logger, bridge = logging.getLogger("apscheduler"), _LogBridge(log)
-    before = logger.level, logger.propagate
-    logger.addHandler(bridge)
-    logger.setLevel(logging.WARNING)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(bridge)
-        logger.setLevel(before[0])
-        logger.propagate = before[1]
 
 
 class RoundExecutor(BaseExecutor):  # type: ignore[misc]

@@ -1,14 +1,19 @@
 """What the scheduler exports beside the calls' own metrics. Read from the database at each scrape."""
 
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from scheduler.storage import campaigns, rounds, streams, tasks
-from scheduler.storage.models import Round, Stream
+from scheduler.agreeing import LATEST, RecentAgreement
+from scheduler.domain.spec import DEFAULT_POLICY
+from scheduler.domain.states import ENDED, RoundState
+from scheduler.domain.strategy_spec import strategy_of
+from scheduler.storage import campaigns, rounds, standing, streams, tasks
+from scheduler.storage.models import Campaign, Round, Stream
 from scheduler.storage.store import Store
 from scheduler.streams.state import StreamState
 from sealpool.errors import Unavailable
@@ -20,6 +25,27 @@ _PHASES = ("expand", "train", "score", "evaluate", "total")
 
 MAX_CLASSES = 50
 """Classes of a campaign whose items are counted. Each is a time series, and a campaign may have 10,000."""
+
+
+class LeaseMetrics:
+    """What is counted of leases as it happens. It belongs to no registry until `register`."""
+
+    def __init__(self) -> None:
+        self.expired = Counter(
+            f"{_PREFIX}_leases_expired",
+            "Leases that ran out, counted when this process leases the task anew; expired_leases has those that nobody "
+            "took since.",
+            ["campaign"],
+            registry=None,
+        )
+
+    def count_expired(self, campaign: str, number: int) -> None:
+        """Count leases that ran out."""
+        self.expired.labels(campaign).inc(number)
+
+    def register(self, registry: CollectorRegistry) -> None:
+        """Export it."""
+        registry.register(self.expired)
 
 
 class CampaignCollector(Collector):
@@ -34,6 +60,9 @@ class CampaignCollector(Collector):
     def __init__(self, store: Store, *, leads: Callable[[], bool] = lambda: True) -> None:
         self._store = store
         self._leads = leads
+        self._agreement = RecentAgreement()
+        # Scrapes may come side by side.
+        self._guard = threading.Lock()
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Return the families without samples, so that registering asks nothing of the database."""
@@ -44,7 +73,8 @@ class CampaignCollector(Collector):
         families = _Families()
         families.is_leader.add_metric([], float(self._leads()))
         try:
-            self._fill(families)
+            with self._guard:
+                self._fill(families)
         except Unavailable:
             yield families.is_leader
             return
@@ -57,9 +87,18 @@ class CampaignCollector(Collector):
             counts = tasks.counts(session, ids, now=self._store.clock.now())
             last = rounds.last_of_each(session, ids)
             stream = streams.of_each(session, ids)
+            waiting = standing.waiting_labels(session, ids)
+            since = standing.oldest_open_since(session, ids)
+            expired = standing.expired_leases(session, ids, now=self._store.clock.now())
+            agreement = self._agreement.of_each(session, rows)
         for row in rows:
-            families.labels.add_metric([row.name], row.labelled)
-            families.evaluation_labels.add_metric([row.name], row.evaluation_labelled)
+            families.add_campaign(row)
+            families.waiting_labels.add_metric([row.name], waiting[row.id])
+            families.expired_leases.add_metric([row.name], expired[row.id])
+            if row.id in since:
+                families.oldest_open.add_metric([row.name], since[row.id].timestamp())
+            if not math.isnan(agreement.get(row.id, math.nan)):
+                families.agreement.add_metric([row.name], agreement[row.id])
             families.tasks.add_metric([row.name, "open"], counts[row.id].open)
             families.tasks.add_metric([row.name, "leased"], counts[row.id].leased)
             if row.id in last:
@@ -76,12 +115,37 @@ class _Families:
         self.is_leader = GaugeMetricFamily(
             f"{_PREFIX}_is_leader", "1 if this scheduler runs rounds, timers and housekeeping; 0 if another does."
         )
+        self.info = _gauge("campaign_info", "1; what the campaign is.", "pool", "policy", "strategy")
+        self.state = _gauge("campaign_state", "1 for the state that it is in: active, paused, completed.", "state")
         self.labels = _gauge("labels", "Items labelled.")
+        self.budget = _gauge("budget_labels", "Items that the campaign may label in all.")
+        self.waiting_labels = _gauge(
+            "waiting_labels", "Items labelled, or labelled anew, since the latest round that trained a model began."
+        )
         self.tasks = _gauge("tasks", "Tasks that are not labelled, by state: open or leased.", "state")
+        self.rule_labels = _gauge(
+            "rule_labels", "Labels after which a round begins by itself (rule.after_labels), where the campaign says."
+        )
+        self.oldest_open = _gauge(
+            "oldest_open_task_timestamp_seconds",
+            "When the round began whose tasks are the oldest that are open or leased; absent without such.",
+        )
+        self.expired_leases = _gauge("expired_leases", "Open tasks whose lease ran out and that nobody took since.")
+        self.agreement = _gauge(
+            "annotator_agreement_ratio",
+            f"Krippendorff's alpha over the latest {LATEST:,} annotations, where several people are asked of an item.",
+        )
         self.round_number = _gauge("round_number", "Number of the latest round.")
+        self.round_began = _gauge("latest_round_timestamp_seconds", "When the latest round began, running or ended.")
+        self.round_runs = _gauge(
+            "running_round_started_timestamp_seconds",
+            "When the round began that runs; its own oracle's labelling is part of it. Absent while none runs.",
+        )
+        self.round_failed = _gauge("latest_round_failed", "1 if the latest round failed.")
         self.phase_seconds = _gauge("phase_seconds", "Seconds of the latest round, by phase.", "phase")
         self.quality = _gauge("model_quality_ratio", "Quality on held-out items in the latest round.", "measure")
         self.candidates = _gauge("candidate_pool_items", "Candidates after the latest round.")
+        self.cap = _gauge("candidate_pool_cap_items", "Candidates the campaign's policy keeps at most, where it says.")
         self.share = _gauge("candidate_pool_share_ratio", "Candidates / items of the pool.")
         self.added = _gauge("candidates_added", "Candidates that the latest round added.")
         self.stream_seen = _gauge("stream_seen_items", "Items of the stream that were decided of.")
@@ -107,6 +171,19 @@ class _Families:
     def all(self) -> list[GaugeMetricFamily]:
         return list(vars(self).values())
 
+    def add_campaign(self, row: Campaign) -> None:
+        spec = campaigns.spec_of(row)
+        policy = spec.policy.name or DEFAULT_POLICY
+        self.info.add_metric([row.name, spec.pool, policy, strategy_of(spec).name], 1)
+        self.state.add_metric([row.name, row.state], 1)
+        self.labels.add_metric([row.name], row.labelled)
+        self.budget.add_metric([row.name], spec.budget)
+        self.evaluation_labels.add_metric([row.name], row.evaluation_labelled)
+        if spec.rule.after_labels:
+            self.rule_labels.add_metric([row.name], spec.rule.after_labels)
+        if spec.policy.max_candidates:
+            self.cap.add_metric([row.name], spec.policy.max_candidates)
+
     def add_stream(self, campaign: str, row: Stream) -> None:
         state = StreamState.stored_in(row)
         self.stream_seen.add_metric([campaign], state.seen)
@@ -118,6 +195,10 @@ class _Families:
 
     def add_round(self, campaign: str, last: Round) -> None:
         self.round_number.add_metric([campaign], last.number)
+        self.round_began.add_metric([campaign], last.started_at.timestamp())
+        if last.state not in ENDED:
+            self.round_runs.add_metric([campaign], last.started_at.timestamp())
+        self.round_failed.add_metric([campaign], last.state == RoundState.FAILED)
         seconds = scheduler_pb2.PhaseSeconds.FromString(last.seconds)
         for phase in _PHASES:
             self.phase_seconds.add_metric([campaign, phase], getattr(seconds, phase))

@@ -11,6 +11,7 @@ from scheduler.service import (
     AnnotationService,
     AuditService,
     CampaignService,
+    ErasureService,
     LabelService,
     OracleReportService,
     ReviewService,
@@ -38,6 +39,7 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
         audits: AuditService,
         oracle_reports: OracleReportService,
         watch: WatchService,
+        erasure: ErasureService,
     ) -> None:
         self._campaigns = campaigns
         self._rounds = rounds
@@ -48,6 +50,7 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
         self._audits = audits
         self._oracle_reports = oracle_reports
         self._watch = watch
+        self._erasure = erasure
 
     def CreateCampaign(
         self, request: pb.CreateCampaignRequest, context: grpc.ServicerContext
@@ -85,6 +88,9 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
         self, request: pb.ArchiveCampaignRequest, context: grpc.ServicerContext
     ) -> pb.ArchiveCampaignResponse:
         return self._campaigns.archive(request)
+
+    def Erase(self, request: pb.EraseRequest, context: grpc.ServicerContext) -> pb.EraseResponse:
+        return self._erasure.erase(request)
 
     def RunRound(self, request: pb.RunRoundRequest, context: grpc.ServicerContext) -> pb.RunRoundResponse:
         return self._rounds.run(request, left=_left(context))

@@ -51,7 +51,10 @@ class SchedulerSettings(CallingServiceSettings):
         "many annotators work at once; PostgreSQL's max_connections bounds it.",
     )
     index_server: str = Field("127.0.0.1:7301", description="host:port of the index server.")
-    learner: str = Field("127.0.0.1:7302", description="host:port of the learner.")
+    learner: str = Field(
+        "127.0.0.1:7302",
+        description="host:port of the learner; of several, dns:///name:port or ipv4:address:port,address:port.",
+    )
     call_timeout_s: float = Field(
         10.0,
         gt=0,

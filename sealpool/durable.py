@@ -9,6 +9,7 @@ from pathlib import Path
 from sealpool.errors import ResourceExhausted
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_STALE_TRIES = 3
 _FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "File too large", "database or disk is full")
 
 
@@ -48,15 +49,40 @@ def make_directory(path: Path) -> None:
         sync_directory(path.parent)
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Put `content` into `path` whole, on disk, in place of what was there: after a crash it is either or."""
-    temporary = path.with_name(f".{path.name}.new")
+def write_durably(path: Path, content: bytes, *, writer: str = "") -> None:
+    """Put `content` into `path` whole, on disk, in place of what was there: after a crash it is either or.
+
+    Parameters
+    ----------
+    writer
+        Tells this process from others that may write the same path at the same time; the last one to end wins. ""
+        where there is no other.
+    """
+    temporary = path.with_name(f".{path.name}.{writer}.new" if writer else f".{path.name}.new")
     with temporary.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
     sync_directory(path.parent)
+
+
+def read_whole(path: Path) -> bytes:
+    """Read a file that another machine may replace or delete meanwhile: whole as it was, or as it is.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    """
+    for _ in range(_STALE_TRIES):
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            # NFS's word for a file that another machine took away while it was open here: the name is looked up again.
+            if error.errno != errno.ESTALE:
+                raise
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 
 @contextmanager

@@ -18,12 +18,19 @@ Services raise them, `sealpool.runtime` maps them to gRPC status, and the client
 
 
 class SealpoolError(Exception):
-    """The root of the tree. `field` names the part of the request at fault, where there is one."""
+    """The root of the tree. `field` names the part of the request at fault, where there is one.
+
+    Attributes
+    ----------
+    request_id
+        In a client: the id under which the service's log has the call, for a report to those who run it; else "".
+    """
 
     def __init__(self, message: str, *, field: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.field = field
+        self.request_id = ""
 
 
 class InvalidArgument(SealpoolError):

@@ -1,6 +1,6 @@
 """Engines by name. A new one is one file and one line here."""
 
-from index_server.engines import cagra, flat, hnsw, ivf_flat, ivf_pq, lsh
+from index_server.engines import cagra, flat, hnsw, ivf_flat, ivf_pq, lsh, milvus
 from index_server.engines.build import BuildRequest, EngineKind, GpuLayout
 
 ENGINES: dict[str, EngineKind] = {
@@ -10,6 +10,7 @@ ENGINES: dict[str, EngineKind] = {
     hnsw.KIND.name: hnsw.KIND,
     lsh.KIND.name: lsh.KIND,
     cagra.KIND.name: cagra.KIND,
+    milvus.KIND.name: milvus.KIND,
 }
 
 __all__ = ["ENGINES", "BuildRequest", "EngineKind", "GpuLayout"]

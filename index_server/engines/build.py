@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from index_server.engines.milvus_server import MilvusServer
 from index_server.ports import Engine
 from index_server.spec import Device, EngineOptions, Metric, VectorType
 from sealpool.types import Vectors
@@ -46,6 +47,8 @@ class BuildRequest:
         GPUs to lie on, from the first.
     gpu_layout
         How it lies on more than one.
+    milvus
+        The Milvus that this server may use, or None.
     """
 
     dimension: int
@@ -61,6 +64,7 @@ class BuildRequest:
     scratch_dir: Path | None = None
     gpus: int = 1
     gpu_layout: GpuLayout = GpuLayout.REPLICAS
+    milvus: MilvusServer | None = None
 
 
 def _accept(_dimension: int, _options: EngineOptions, _device: Device) -> None:
@@ -85,6 +89,8 @@ class EngineKind:
         Whether it can lie in host memory.
     cuvs
         Whether its GPU form needs a FAISS that was built with cuVS.
+    milvus
+        Whether it lies in a Milvus.
     check
         Raises InvalidArgument for a dimension or options that it cannot have on a device.
     """
@@ -96,4 +102,5 @@ class EngineKind:
     build: Callable[[BuildRequest], Engine]
     cpu: bool = True
     cuvs: bool = False
+    milvus: bool = False
     check: Callable[[int, EngineOptions, Device], None] = _accept

@@ -98,6 +98,10 @@ class FaissCpuEngine:
         """Say which of `rows` can be found."""
         return self._mask.contains(rows)
 
+    def settled(self) -> bool:
+        """Return True."""
+        return True
+
     def reserve(self, rows: int) -> None:
         """Do nothing."""
 

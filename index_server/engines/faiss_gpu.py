@@ -182,6 +182,10 @@ class FaissGpuEngine:
         self._breadth = checked_breadth(value)
         self._index.widen(value)
 
+    def settled(self) -> bool:
+        """Return True."""
+        return True
+
     def reserve(self, rows: int) -> None:
         """Do nothing."""
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from index_server.engines import ENGINES, EngineKind, GpuLayout
 from index_server.spec import ENGINE_AUTO, Device, PoolSpec, VectorType
-from sealpool.errors import InvalidArgument
+from sealpool.errors import FailedPrecondition, InvalidArgument
 
 RETRAIN_GROWTH = 4
 """A trained engine whose clusters are not fixed by the pool's options is trained anew when its pool grew so much."""
@@ -40,6 +40,8 @@ class EngineRules:
         Memory of the host that one pool's vectors may take; 0 where it is not looked at.
     cuvs
         Whether FAISS was built with cuVS.
+    milvus
+        Whether there is a Milvus.
     measurable_items
         Items without which recall would say nothing: no approximate engine is used below.
     """
@@ -50,11 +52,15 @@ class EngineRules:
     gpu_layout: GpuLayout = GpuLayout.REPLICAS
     host_memory_bytes: int = 0
     cuvs: bool = False
+    milvus: bool = False
     measurable_items: int = 0
 
 
 def check_engine(spec: PoolSpec, rules: EngineRules) -> None:
-    """Raise InvalidArgument if the spec names an engine, device or options that cannot be had here."""
+    """Raise InvalidArgument if the spec names an engine, device or options that cannot be had here.
+
+    FailedPrecondition, if only a setting is missing.
+    """
     if spec.engine != ENGINE_AUTO and spec.engine not in ENGINES:
         known = ", ".join([ENGINE_AUTO, *ENGINES])
         raise InvalidArgument("spec.engine", f"{spec.engine!r} is not one of {known}")
@@ -69,6 +75,8 @@ def check_engine(spec: PoolSpec, rules: EngineRules) -> None:
         raise InvalidArgument("spec.engine", f"{spec.engine} lies on a GPU only; device {spec.device} has none here")
     if kind.cuvs and not rules.cuvs:
         raise InvalidArgument("spec.engine", f"{spec.engine} needs FAISS with cuVS: install sealpool[index-cuvs]")
+    if kind.milvus and not rules.milvus:
+        raise FailedPrecondition(f"engine {spec.engine} needs the setting milvus_uri", field="spec.engine")
     kind.check(spec.dimension, spec.options, _device(spec, kind, rules))
 
 

@@ -20,7 +20,7 @@ _STEP_BYTES: Final = 64 << 20
 class VectorLog:
     """Vectors by row, each written once. Subclasses say where they lie.
 
-    Threads: `take` by many at once; `write` by one, while nobody reads.
+    Threads: `take` by many at once; `write` by one, while nobody reads rows from its `start` on.
     """
 
     def __init__(self, dimension: int, vector_type: VectorType) -> None:

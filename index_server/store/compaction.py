@@ -99,6 +99,18 @@ def groups_to_rewrite(dataset: lance.LanceDataset, budget_bytes: int) -> list[li
     return groups
 
 
+def groups_to_purge(dataset: lance.LanceDataset, budget_bytes: int) -> list[list[Any]]:
+    """Return fragments with deleted items, each by itself, of about `budget_bytes` in all, at least one if any."""
+    budget_rows = budget_bytes // row_bytes(dataset.schema.field("vector").type)
+    groups: list[list[Any]] = []
+    rows = 0
+    for fragment in dataset.get_fragments():
+        if _deleted_rows(fragment.metadata) and (rows < budget_rows or not groups):
+            groups.append([fragment.metadata])
+            rows += live_rows(fragment.metadata)
+    return groups
+
+
 def batches_of(dataset: lance.LanceDataset, fragments: Sequence[Any]) -> Iterator[pa.RecordBatch]:
     """Read the live items of `fragments` in order."""
     rows = max(1, _READ_BYTES // row_bytes(dataset.schema.field("vector").type))

@@ -88,6 +88,14 @@ class ForeignLanceStore:
         """Raise FailedPrecondition."""
         self._refuse()
 
+    def prepare_purge(self, budget_bytes: int) -> object | None:  # noqa: ARG002
+        """Raise FailedPrecondition."""
+        self._refuse()
+
+    def collect(self) -> bool:
+        """Return True: no earlier version is kept."""
+        return True
+
     def commit_compaction(self, rewrite: object) -> bool:  # noqa: ARG002
         """Raise FailedPrecondition."""
         self._refuse()

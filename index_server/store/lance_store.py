@@ -25,6 +25,7 @@ from index_server.store.compaction import (
     Rewrite,
     batches_of,
     file_rows,
+    groups_to_purge,
     groups_to_rewrite,
     mergeable_fragments,
 )
@@ -142,10 +143,18 @@ class LanceStore:
     def prepare_compaction(self, budget_bytes: int) -> Rewrite | None:
         """Write small fragments and those with deleted items anew, beside those that count."""
         snapshot = self._current
+        return self._rewritten(snapshot, groups_to_rewrite(snapshot.dataset, budget_bytes))
+
+    def prepare_purge(self, budget_bytes: int) -> Rewrite | None:
+        """Write fragments with deleted items anew, without those, beside the ones that count."""
+        snapshot = self._current
+        return self._rewritten(snapshot, groups_to_purge(snapshot.dataset, budget_bytes))
+
+    def _rewritten(self, snapshot: LanceSnapshot, chosen: Sequence[Sequence[Any]]) -> Rewrite | None:
         groups: list[Group] = []
         written = False
         try:
-            for old in groups_to_rewrite(snapshot.dataset, budget_bytes):
+            for old in chosen:
                 new = self._write_uncommitted(batches_of(snapshot.dataset, old), file_rows=file_rows(old, self._schema))
                 groups.append(Group(old=old, new=new))
             written = True
@@ -176,6 +185,11 @@ class LanceStore:
         self._uncommitted -= self._layout.files_of_fragments(rewrite.new_fragments)
         self._collect()
         return True
+
+    def collect(self) -> bool:
+        """Remove earlier versions and the files that only they needed."""
+        self._collect()
+        return set(self._retained) == {self.version} == set(self._layout.manifests())
 
     def close(self) -> None:
         """Write nothing from now on. No file is held open."""

@@ -72,6 +72,11 @@ class Watermarks:
         self._shares = (0.0, 0.0)
 
     @property
+    def memory_limit_bytes(self) -> int:
+        """Of what `shares` gives the second share; 0 for no limit."""
+        return self._memory_limit_bytes
+
+    @property
     def shares(self) -> tuple[float, float]:
         """How full disk and memory are, 0 to 1, as of at most 0.2 s ago."""
         now = self._clock()

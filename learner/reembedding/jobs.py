@@ -1,11 +1,9 @@
-"""Re-embedding jobs: one after another in a thread of their own, on disk before anybody hears of them."""
+"""Re-embedding jobs: on disk before anybody hears of them, and run by one learner of those that share it."""
 
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from learner.encoders import Encoders
@@ -14,14 +12,13 @@ from learner.ports import CancelCheck
 from learner.reembedding.index_port import WritableIndex
 from learner.reembedding.run import Progress, Reembedding
 from learner.reembedding.store import Job, JobState, JobStore, ReembeddingRequest, again
+from learner.reembedding.worker import JobWorker
 from learner.text_encoder import TextEncoder
 from sealpool.errors import (
-    Cancelled,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
     ResourceExhausted,
-    SealpoolError,
     Unavailable,
 )
 from sealpool.runtime.logs import Logger
@@ -35,6 +32,8 @@ _KEPT = 100
 class ReembeddingJobs:
     """Starts, runs, watches and cancels jobs. Safe to share between threads; `close` it at the end.
 
+    What counts is on disk: any learner that shares the directory answers for every job, and each runs one at a time.
+
     Parameters
     ----------
     directory
@@ -42,7 +41,9 @@ class ReembeddingJobs:
     batch_items
         Items embedded and uploaded at once. More: less padding; a kill costs as many.
     max_waiting
-        Jobs that may wait for the one that runs.
+        Jobs that may wait for the one that runs, over all learners that share the directory.
+    scan_s
+        Seconds between two looks for jobs that another learner took in or left behind.
     """
 
     def __init__(
@@ -54,39 +55,33 @@ class ReembeddingJobs:
         batch_items: int,
         max_waiting: int,
         log: Logger,
+        scan_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = JobStore(directory, keep=_KEPT, log=log)
+        self._changed = threading.Condition()
+        self._worker = JobWorker(self._store, self._run, changed=self._changed, scan_s=scan_s, log=log, clock=clock)
         self._index = index
         self._encoders = encoders
         self._batch_items = batch_items
         self._max_waiting = max_waiting
-        self._log = log
-        self._clock = clock
         self._now = now
-        self._changed = threading.Condition()
-        self._jobs: dict[str, Job] = {}
-        self._stops: dict[str, threading.Event] = {}
         self._closing = False
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="reembed")
 
     def resume(self) -> None:
-        """Read the records, and go on with the jobs that had not ended. Call it once, before anything else."""
-        with self._changed:
-            for job in self._store.read_all():
-                self._jobs[job.id] = job
-                if job.state is JobState.RUNNING:
-                    self._submit(job)
+        """Go on with the jobs on disk that had not ended and that no other learner runs, now and from now on."""
+        self._worker.begin()
 
     def close(self) -> None:
-        """Stop the job that runs after the texts at hand, and return when it has stopped. `resume` goes on with it."""
+        """Stop the job that runs here after the texts at hand, and return when it has stopped.
+
+        Another learner goes on with it, or this one after its next `resume`.
+        """
         with self._changed:
             self._closing = True
-            for stop in self._stops.values():
-                stop.set()
             self._changed.notify_all()
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._worker.close()
 
     def start(self, request: ReembeddingRequest) -> Job:
         """Start a job, or go on with one that failed or was cancelled; one that runs or has finished is returned.
@@ -105,25 +100,24 @@ class ReembeddingJobs:
         Unavailable
             The learner stops, or the index server is away.
         """
-        known = self._known(request.id)
+        known = self._store.read(request.id)
         if known is not None and known.state in (JobState.RUNNING, JobState.FINISHED):
             return known
         checked = self._check(request, known)
-        with self._changed:
-            known = self._jobs.get(request.id)
+        if self._closing:
+            raise Unavailable("the learner stops")
+        with self._store.changing():
+            known = self._store.read(request.id)
             if known is not None and known.state in (JobState.RUNNING, JobState.FINISHED):
                 return known
-            if self._closing:
-                raise Unavailable("the learner stops")
-            running = sum(job.state is JobState.RUNNING for job in self._jobs.values())
+            running = sum(job.state is JobState.RUNNING for job in self._store.read_all())
             if running > self._max_waiting:
                 raise ResourceExhausted(
                     "one more re-embedding waiting", limit=self._max_waiting, setting="max_waiting_reembeddings"
                 )
             self._store.write(checked)
-            self._jobs[checked.id] = checked
-            self._submit(checked)
-            self._changed.notify_all()
+            self._store.forget_old()
+        self._worker.begin()
         return checked
 
     def watch(self, job_id: str, *, left: CancelCheck = lambda: False) -> Iterator[Job]:
@@ -138,12 +132,12 @@ class ReembeddingJobs:
         """
         seen: Job | None = None
         while seen is None or seen.state is JobState.RUNNING:
-            with self._changed:
-                while (job := self._get(job_id)) == seen:
-                    if self._closing:
-                        raise Unavailable("the learner stops; the job goes on when it starts again")
-                    if left():
-                        return
+            while (job := self._get(job_id)) == seen:
+                if self._closing:
+                    raise Unavailable("the learner stops; the job goes on at another, or when it starts again")
+                if left():
+                    return
+                with self._changed:
                     self._changed.wait(_POLL_S)
             seen = job
             yield job
@@ -156,22 +150,19 @@ class ReembeddingJobs:
         NotFound
             There is no such job.
         """
-        with self._changed:
-            job = self._get(job_id)
+        latest = self._get(job_id)
+        with self._store.changing():
+            job = self._store.read(job_id) or latest
             if job.state is JobState.RUNNING:
-                job = replace(job, state=JobState.CANCELLED)
+                job = replace(latest, state=JobState.CANCELLED)
                 self._store.write(job)
-                self._jobs[job_id] = job
-                self._stops[job_id].set()
-                self._changed.notify_all()
-            return job
-
-    def _known(self, job_id: str) -> Job | None:
+                self._worker.stop(job_id)
         with self._changed:
-            return self._jobs.get(job_id)
+            self._changed.notify_all()
+        return job
 
     def _get(self, job_id: str) -> Job:
-        job = self._jobs.get(job_id)
+        job = self._worker.latest(job_id) or self._store.read(job_id)
         if job is None:
             raise NotFound("job", job_id[:64], field="id")
         return job
@@ -209,25 +200,7 @@ class ReembeddingJobs:
             raise InvalidArgument("encoder.encoder", "reads images; the items of a pool have texts")
         return encoder
 
-    def _submit(self, job: Job) -> None:
-        stop = self._stops[job.id] = threading.Event()
-        # The future carries whatever goes wrong to _settle, so the thread lives on.
-        future = self._executor.submit(self._run, job, stop)
-        future.add_done_callback(partial(self._settle, job.id, stop))
-
-    def _run(self, job: Job, stop: threading.Event) -> None:
-        if stop.is_set():
-            raise Cancelled("the job was stopped before its turn")
-        began = self._clock()
-
-        def progress(told: Progress) -> None:
-            elapsed_s = self._clock() - began
-            rate = told.embedded / elapsed_s if elapsed_s > 0 else 0.0
-            with self._changed:
-                if not stop.is_set():
-                    self._jobs[job.id] = replace(job, items=told.items, done=told.done, rows_per_second=rate)
-                    self._changed.notify_all()
-
+    def _run(self, job: Job, stop: threading.Event, progress: Callable[[Progress], None]) -> None:
         self._reembedding(job, stop, progress).run()
 
     def _reembedding(self, job: Job, stop: threading.Event, progress: Callable[[Progress], None]) -> Reembedding:
@@ -246,30 +219,6 @@ class ReembeddingJobs:
             stopped=stop,
             progress=progress,
         )
-
-    def _settle(self, job_id: str, stop: threading.Event, future: Future[None]) -> None:
-        if future.cancelled():  # it waited when the learner was stopped
-            return
-        error = future.exception()
-        with self._changed:
-            job = self._jobs[job_id]
-            if stop.is_set() or job.state is not JobState.RUNNING:
-                return  # cancelled, which is on disk; or the learner stops, and it is to go on
-            job = replace(job, state=JobState.FAILED if error else JobState.FINISHED, error=self._words(job, error))
-            try:
-                self._store.write(job)
-            finally:
-                self._jobs[job_id] = job
-                self._changed.notify_all()
-
-    def _words(self, job: Job, error: BaseException | None) -> str:
-        if error is None:
-            return ""
-        if isinstance(error, SealpoolError):
-            self._log.warning("re-embedding failed", job=job.id, reason=error.message)
-            return error.message
-        self._log.error("re-embedding failed by a fault of ours", job=job.id, exc_info=error)
-        return "a fault of the learner; its log has it under this job's id"
 
 
 def _dimension(encoder: TextEncoder, request: ReembeddingRequest) -> int:

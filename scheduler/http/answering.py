@@ -22,6 +22,7 @@ from scheduler.http.operations import Operation, page_size
 from scheduler.http.problems import problem_response
 from sealpool.errors import Cancelled, InvalidArgument, ResourceExhausted, SealpoolError
 from sealpool.runtime.admitted import AdmittedCall, CalledMethod, CallRules
+from sealpool.runtime.request_ids import REQUEST_ID, REQUEST_ID_KEY
 
 T = TypeVar("T")
 
@@ -68,6 +69,15 @@ class Endpoint:
 
     async def answer(self, request: Request) -> Response:
         """Answer one request."""
+        tracer, route = self._serving.rules.tracer, self._operation.route
+        with tracer.http_call(route.http_method, route.template, request.headers.items()) as call:
+            response = await self._answer(request)
+            call.answered(response.status_code)
+        if REQUEST_ID.get():
+            response.headers[REQUEST_ID_KEY] = REQUEST_ID.get()
+        return response
+
+    async def _answer(self, request: Request) -> Response:
         context = HttpContext(request)
         try:
             self._serving.guard.check(request)

@@ -28,7 +28,7 @@ _DOCS_HEADERS = {
 }
 """The page takes a token: nothing of another site may be in it, nor it in a page of another site."""
 
-_HEADERS_TAKEN = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"]
+_HEADERS_TAKEN = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Traceparent", "X-Request-ID"]
 
 
 def build_app(
@@ -67,7 +67,7 @@ def build_app(
             allow_origins=list(cors_origins),
             allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=_HEADERS_TAKEN,
-            expose_headers=["Retry-After"],
+            expose_headers=["Retry-After", "X-Request-ID"],
         )
     app.router.routes.extend(_routes(operations, serving))
     app.router.routes.extend(_probes(is_ready))

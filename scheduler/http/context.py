@@ -6,6 +6,8 @@ from typing import Any
 
 from starlette.requests import Request
 
+from sealpool.runtime.request_ids import REQUEST_ID_KEY
+
 _FOREVER_S = 100 * 365 * 86_400.0
 """As gRPC says "no deadline": a time far away."""
 
@@ -25,8 +27,11 @@ class HttpContext:
         """Of the answer, where HTTP has a word of its own for what the call ended in."""
 
     def metadata(self) -> list[tuple[str, Any]]:
-        """Return the header that says who calls."""
-        return [("authorization", self._request.headers.get("authorization", ""))]
+        """Return the headers that say who calls, and under which id."""
+        told = [("authorization", self._request.headers.get("authorization", ""))]
+        if REQUEST_ID_KEY in self._request.headers:
+            told.append((REQUEST_ID_KEY, self._request.headers[REQUEST_ID_KEY]))
+        return told
 
     def invocation_metadata(self) -> list[tuple[str, Any]]:
         """Return the same under gRPC's name."""

@@ -17,6 +17,7 @@ from scheduler.http.operations import Operation
 from scheduler.http.problems import problem_of, problem_response
 from sealpool.errors import SealpoolError
 from sealpool.runtime.admitted import AdmittedCall, CalledMethod
+from sealpool.runtime.request_ids import REQUEST_ID, REQUEST_ID_KEY
 
 MEDIA_TYPE = "text/event-stream"
 
@@ -129,6 +130,7 @@ class _Stream(Response):
             (b"content-type", MEDIA_TYPE.encode()),
             (b"cache-control", b"no-store"),
             (b"x-accel-buffering", b"no"),
+            (REQUEST_ID_KEY.encode(), REQUEST_ID.get().encode()),
         ]
         await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": headers})
         await self._send(send, b": events follow\n\n")

@@ -1,11 +1,11 @@
 """The front as a part of the scheduler's process: uvicorn on a thread, started and stopped with it."""
 
-import logging
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
@@ -19,7 +19,7 @@ from scheduler.http.operations import EVENTS, ROUTES, operations_of
 from scheduler.settings import SchedulerSettings
 from sealpool.runtime.addresses import is_loopback
 from sealpool.runtime.admitted import CallRules
-from sealpool.runtime.logs import Logger
+from sealpool.runtime.logs import Logger, library_log
 
 _FLUSH_S = 2
 """For answers that were given and are still being sent."""
@@ -84,11 +84,11 @@ class HttpFront:
         self.address = f"{host}:{self._socket.getsockname()[1]}"
         self._server = uvicorn.Server(self._config)
         self._thread = threading.Thread(target=self._run, name="http front", daemon=True)
-        self._bridge = _LogBridge(log)
+        self._logging: ExitStack | None = None
 
     def start(self) -> None:
         """Begin to answer."""
-        _attach(self._bridge)
+        self._logging = library_log("uvicorn.error", self._log)
         self._thread.start()
         self._log.info("listening over http", address=self.address, tls=bool(self._config.ssl))
 
@@ -99,7 +99,8 @@ class HttpFront:
             self._thread.join()
         self._socket.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        logging.getLogger(_LOGGER).removeHandler(self._bridge)
+        if self._logging is not None:
+            self._logging.close()
 
     def _run(self) -> None:
         self._server.run(sockets=[self._socket])
@@ -141,24 +142,3 @@ def _bound(address: str) -> socket.socket:
         made.close()
         raise
     return made
-
-
-_LOGGER = "uvicorn.error"
-
-
-class _LogBridge(logging.Handler):
-    """Says in our log what uvicorn says in Python's."""
-
-    def __init__(self, log: Logger) -> None:
-        super().__init__(logging.WARNING)
-        self._log = log
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
-        self._log.log(record.levelno, "uvicorn", detail=record.getMessage(), exc_info=record.exc_info)
-
-
-def _attach(bridge: logging.Handler) -> None:
-    logger = logging.getLogger(_LOGGER)
-    logger.propagate = False
-    logger.addHandler(bridge)

@@ -65,6 +65,7 @@ ROUTES: Sequence[Route] = [
         ("POST", f"{_NAMED}:pause", "PauseCampaign", "Begin no round and hand out no task", ""),
         ("POST", f"{_NAMED}:resume", "ResumeCampaign", "Go on after a pause", ""),
         ("POST", f"{_NAMED}:archive", "ArchiveCampaign", "End a campaign for good", ""),
+        ("POST", f"{_CAMPAIGN}:erase", "Erase", "Replace people's names and items' ids by pseudonyms", ""),
         ("GET", f"{_CAMPAIGN}/rounds", "ListRounds", "Rounds, first to last", ""),
         ("POST", f"{_CAMPAIGN}/rounds:run", "RunRound", "Run one round now", ""),
         ("POST", f"{_CAMPAIGN}/tasks:lease", "LeaseTasks", "Take open tasks, most wanted first", ""),

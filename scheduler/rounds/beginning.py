@@ -22,6 +22,7 @@ from scheduler.domain.states import (
 )
 from scheduler.labelled_set import training_set
 from scheduler.oracles.registry import OracleRegistry
+from scheduler.pools import read_pool
 from scheduler.ports import Index
 from scheduler.resolving import resolve_all
 from scheduler.storage import campaigns, drawn_items, events, labels, leadership, leases, rounds, tasks
@@ -68,7 +69,7 @@ class RoundStarter:
         if not spec.batch_share or not begins:
             return None
         with asking("the index server"):
-            return self._index.get_pool(spec.pool).size
+            return read_pool(self._index, spec.pool).size
 
     def begin(self, session: Session, campaign: Campaign, *, pool_size: int | None) -> Round:
         """Begin the next round, or return the one that has not ended. The campaign must be locked.

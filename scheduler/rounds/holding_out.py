@@ -7,6 +7,7 @@ from scheduler.domain.spec import oracle_of
 from scheduler.domain.states import Audience, DrawKind, LabelPurpose
 from scheduler.drawing import draw_real
 from scheduler.oracles.registry import OracleRegistry
+from scheduler.pools import read_pool
 from scheduler.ports import Index
 from scheduler.rounds.handed_out import handed_out_of
 from scheduler.rounds.recording import Recording, RoundJob, recording
@@ -43,7 +44,7 @@ class HeldOutDrawer:
             # Of this round's number too: items that synthesis found, and asked about while the round ran.
             handed_out = tasks.items_before(session, job.campaign_id, job.number + 1)
             held_out = drawn_items.held_out(session, job.campaign_id)
-        check_pool_has_room(job.spec, self._index.get_pool(job.spec.pool).size)
+        check_pool_has_room(job.spec, read_pool(self._index, job.spec.pool).size)
         examples = map(ItemId, job.spec.seeding.item_ids)
         exclude = list(dict.fromkeys([*labelled, *handed_out, *held_out, *examples]))
         # Not the round's seed: which round draws must not matter.

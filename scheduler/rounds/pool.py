@@ -3,12 +3,14 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context, copy_context
 
 from scheduler.rounds.beginning import RoundStarter
 from scheduler.rounds.recording import Demoted
 from scheduler.rounds.runner import RoundRunner
 from sealpool.errors import SealpoolError, Unavailable
 from sealpool.runtime.logs import Logger
+from sealpool.runtime.request_ids import REQUEST_ID, make_request_id
 
 
 class RoundPool:
@@ -49,7 +51,7 @@ class RoundPool:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="round")
         self._lock = threading.Lock()
         self._running: dict[str, Future[None]] = {}
-        self._again: set[str] = set()
+        self._again: dict[str, Context] = {}
         self._closed = False
         self.stopping: Future[None] = Future()
         """Done once the pool stops: who waits for a round need wait no longer."""
@@ -76,11 +78,12 @@ class RoundPool:
                 return None
             running = self._running.get(name)
             if running is not None:
-                self._again.add(name)
+                self._again.setdefault(name, copy_context())
                 return running
-            future = self._executor.submit(self._work, name)
+            context = copy_context()  # what runs belongs to the trace of who asked first
+            future = self._executor.submit(context.run, self._work, name)
             self._running[name] = future
-        future.add_done_callback(lambda ended: self._report(name, ended))
+        future.add_done_callback(lambda ended: context.run(self._report, name, ended))
         return future
 
     def nudge(self, name: str) -> None:
@@ -94,6 +97,10 @@ class RoundPool:
 
     def fire(self, name: str) -> None:
         """Begin a round for a timer, if there is anything to do, and see to it that it is run."""
+        Context().run(self._fire, name)
+
+    def _fire(self, name: str) -> None:
+        REQUEST_ID.set(make_request_id())
         epoch = self._epoch()
         if epoch is None:
             return
@@ -117,16 +124,18 @@ class RoundPool:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _work(self, name: str) -> None:
+        if not REQUEST_ID.get():  # nobody asked: a timer, or a start after a stop
+            REQUEST_ID.set(make_request_id())
         epoch = self._epoch()
         try:
             begun = epoch is not None and self._lead(name, epoch)
         finally:
             with self._lock:
-                again = name in self._again
-                self._again.discard(name)
+                again = self._again.pop(name, None)
                 del self._running[name]
-        if begun or again:
-            self.nudge(name)
+        if begun or again is not None:
+            # Not this round's: what follows is of who asked for it meanwhile, or of nobody.
+            (Context() if again is None else again).run(self.nudge, name)
 
     def _lead(self, name: str, epoch: int) -> bool:
         try:

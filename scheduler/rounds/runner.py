@@ -28,6 +28,7 @@ from sealpool.errors import (
 )
 from sealpool.failpoint import reach
 from sealpool.runtime.logs import Logger
+from sealpool.runtime.tracing import NO_TRACING, Tracer
 
 TRANSIENT = (Unavailable, DeadlineExceeded, ResourceExhausted, Cancelled)
 """What time may mend. Anything else that a service answers ends the round as failed."""
@@ -59,13 +60,21 @@ class RoundRunner:
     """
 
     def __init__(
-        self, *, store: Store, phases: Phases, retry: RetryPolicy, epoch: Callable[[], int | None], log: Logger
+        self,
+        *,
+        store: Store,
+        phases: Phases,
+        retry: RetryPolicy,
+        epoch: Callable[[], int | None],
+        log: Logger,
+        tracer: Tracer = NO_TRACING,
     ) -> None:
         self._store = store
         self._epoch = epoch
         self._phases = phases
         self._retry = retry
         self._log = log
+        self._tracer = tracer
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -82,21 +91,37 @@ class RoundRunner:
         Demoted
             This scheduler leads in this epoch no more; the round is another's.
         """
-        while (job := unfinished_job(self._store, name, epoch=epoch)) is not None:
-            if job.state == FIRST_STATE[job.kind]:
-                reach("scheduler.round.after_start")
-            try:
-                self._run_phase(job)
-            except Demoted:
-                self._log.warning("round left to another scheduler", **_fields(job))
-                raise
-            except Overtaken:
-                self._log.warning("round overtaken", campaign=name, round=job.number)
-            except TRANSIENT as error:
-                self._note(job, error)
-                raise
-            except SealpoolError as error:
-                self._fail(job, error)
+        job = unfinished_job(self._store, name, epoch=epoch)
+        while job is not None:
+            with self._tracer.span("round", campaign=name, round=job.number, kind=job.kind.value):
+                job = self._run_round(job)
+
+    def _run_round(self, job: RoundJob) -> RoundJob | None:
+        """Run a round to its end; return the one that has begun since, if any."""
+        number, following = job.number, job
+        while following.number == number:
+            self._advance(following)
+            unfinished = unfinished_job(self._store, job.campaign, epoch=job.epoch)
+            if unfinished is None:
+                return None
+            following = unfinished
+        return following
+
+    def _advance(self, job: RoundJob) -> None:
+        if job.state == FIRST_STATE[job.kind]:
+            reach("scheduler.round.after_start")
+        try:
+            self._run_phase(job)
+        except Demoted:
+            self._log.warning("round left to another scheduler", **_fields(job))
+            raise
+        except Overtaken:
+            self._log.warning("round overtaken", campaign=job.campaign, round=job.number)
+        except TRANSIENT as error:
+            self._note(job, error)
+            raise
+        except SealpoolError as error:
+            self._fail(job, error)
 
     def _run_phase(self, job: RoundJob) -> None:
         phase = self._phases.by_state[job.state]
@@ -130,8 +155,9 @@ class RoundRunner:
             check_not_archived(campaigns.get(session, job.campaign))
 
     def _attempt(self, job: RoundJob, phase: Callable[[RoundJob], None]) -> None:
-        phase(job)
-        self._log.info("phase ended", **_fields(job))
+        with self._tracer.span(f"round.{job.state.value}", campaign=job.campaign, round=job.number):
+            phase(job)
+            self._log.info("phase ended", **_fields(job))
 
     def _note(self, job: RoundJob, error: SealpoolError) -> None:
         self._log.warning("round waits", **_fields(job), error=error.message)

@@ -14,6 +14,7 @@ from scheduler.drawing import draw_real
 from scheduler.embedding import embed_texts
 from scheduler.oracles.dataset import labels_of
 from scheduler.oracles.metadata_scan import MetadataScan
+from scheduler.pools import read_pool
 from scheduler.ports import Index, Learner
 from scheduler.rounds.recording import RoundJob
 from scheduler.storage import labels
@@ -72,7 +73,7 @@ class Seeder:
             origins=[origin] * len(ids),
             strategy=chosen.strategy,
             strategy_reason=f"{chosen.reason}{note}",
-            pool_version=self._index.get_pool(job.spec.pool).version,
+            pool_version=read_pool(self._index, job.spec.pool).version,
         )
 
     def _taken(self, job: RoundJob, barred: Sequence[ItemId]) -> list[ItemId]:

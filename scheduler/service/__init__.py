@@ -3,6 +3,7 @@
 from scheduler.service.annotations import AnnotationService
 from scheduler.service.audits import AuditService
 from scheduler.service.campaigns import CampaignService
+from scheduler.service.erasing import ErasureService
 from scheduler.service.labels import LabelService
 from scheduler.service.oracle_reports import OracleReportService
 from scheduler.service.reviews import ReviewService
@@ -14,6 +15,7 @@ __all__ = [
     "AnnotationService",
     "AuditService",
     "CampaignService",
+    "ErasureService",
     "LabelService",
     "OracleReportService",
     "ReviewService",

@@ -13,6 +13,7 @@ from scheduler.domain.spec import check_spec, normalised, oracle_of
 from scheduler.domain.spec_changes import changes, check_budget
 from scheduler.domain.states import CampaignState
 from scheduler.oracles.registry import OracleRegistry
+from scheduler.pools import read_pool
 from scheduler.ports import Index
 from scheduler.rounds.seeding import check_examples
 from scheduler.service.once import Once
@@ -253,7 +254,7 @@ class CampaignService:
     def _pool(self, field: str, name: str) -> index_pb2.Pool:
         try:
             with asking("the index server"):
-                return self._index.get_pool(name)
+                return read_pool(self._index, name)
         except NotFound as error:
             raise NotFound(f"pool ({field})", name, field=field) from error
 

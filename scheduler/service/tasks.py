@@ -1,6 +1,6 @@
 """Tasks for annotators."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 from sqlalchemy.orm import Session
@@ -50,14 +50,26 @@ class TaskService:
         Tasks in one call at most.
     index, learner
         With short deadlines: an annotator waits.
+    on_expired
+        Told of a campaign, and how many of the tasks just leased somebody had let run out.
     """
 
-    def __init__(self, *, store: Store, index: Index, learner: Learner, max_lease_tasks: int, log: Logger) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        index: Index,
+        learner: Learner,
+        max_lease_tasks: int,
+        log: Logger,
+        on_expired: Callable[[str, int], None] = lambda _campaign, _number: None,
+    ) -> None:
         self._store = store
         self._index = index
         self._learner = learner
         self._max_lease_tasks = max_lease_tasks
         self._log = log
+        self._on_expired = on_expired
         self._once = Once(store)
         self._specs = KnownSpecs(store)
         self._combiner: Combiner[scheduler_pb2.LeaseTasksRequest, _Leased] = Combiner(self._lease, most=MOST_CALLS)
@@ -132,16 +144,24 @@ class TaskService:
     def _lease_at_once(
         self, name: str, asked: Sequence[scheduler_pb2.LeaseTasksRequest]
     ) -> list[_Leased | SealpoolError]:
+        had_run_out = 0
+
         def effect(session: Session, new: Sequence[int]) -> list[scheduler_pb2.LeaseTasksResponse]:
-            return self._lease_to_all(session, campaigns.get(session, name), [asked[at] for at in new])
+            nonlocal had_run_out
+            some, had_run_out = self._lease_to_all(session, campaigns.get(session, name), [asked[at] for at in new])
+            return some
 
         answers = self._once.run_all(asked, scheduler_pb2.LeaseTasksResponse, effect)
+        # After the commit: a transaction that failed has leased nothing.
+        if had_run_out:
+            self._on_expired(name, had_run_out)
         pool = self._specs.pool_of(name)
         return [answer if isinstance(answer, SealpoolError) else (answer, pool) for answer in answers]
 
     def _lease_to_all(
         self, session: Session, campaign: Campaign, asked: Sequence[scheduler_pb2.LeaseTasksRequest]
-    ) -> list[scheduler_pb2.LeaseTasksResponse]:
+    ) -> tuple[list[scheduler_pb2.LeaseTasksResponse], int]:
+        """Return the answers, and how many of their tasks somebody had let run out."""
         purposes = _leasable(session, campaign)
         spec = self._specs.of(campaign).spec
         now = self._store.clock.now()
@@ -162,10 +182,11 @@ class TaskService:
         )
         # Counting looks at every open task: once for all who are answered together.
         open_tasks = leases.count_waiting(session, campaign.id, now=now, purposes=purposes)
-        return [
+        answers = [
             scheduler_pb2.LeaseTasksResponse(tasks=map(messages.task_message, some), open_tasks=open_tasks)
             for some in leased
         ]
+        return answers, sum(task.had_run_out for some in leased for task in some)
 
     def _add_payloads(self, campaign: str, pool: str, answer: scheduler_pb2.LeaseTasksResponse) -> None:
         try:

@@ -115,6 +115,24 @@ def every_opinion(
     return opinions(session, campaign_id, items, purposes=purposes)
 
 
+def latest_labels(
+    session: Session, campaign_id: int, *, purposes: Collection[LabelPurpose], most: int
+) -> dict[ItemId, dict[str, tuple[int, ...]]]:
+    """Return what each annotator labelled each item with, in the end, among the campaign's latest annotations."""
+    query = (
+        select(Annotation.item_id, Annotation.annotator, Annotation.outcome, Annotation.classes, Annotation.purpose)
+        .where(Annotation.campaign_id == campaign_id)
+        .order_by(Annotation.sequence.desc())
+        .limit(most)
+    )
+    found: dict[ItemId, dict[str, tuple[int, ...]]] = {}
+    # The latest come first, so that what an annotator said before of the same item is passed over.
+    for item, annotator, outcome, classes, purpose in session.execute(query):
+        if outcome == Outcome.LABEL and purpose in purposes:
+            found.setdefault(ItemId(item), {}).setdefault(annotator, tuple(classes))
+    return found
+
+
 def counts(session: Session, campaign_id: int) -> dict[str, dict[Outcome, int]]:
     """Return on how many items each annotator had each outcome."""
     query = (

@@ -25,7 +25,7 @@ from scheduler.storage.tasks import waiting
 
 
 @cache
-def wanted(*, of_latest: bool, several: bool, for_one: bool) -> Select[int, str, int, float, int, str]:
+def wanted(*, of_latest: bool, several: bool, for_one: bool) -> Select[int, str, int, float, int, str, bool]:
     """Return the tasks for an annotator or for all, of the latest round that has open ones or of those before.
 
     By round, as the index has them: one sort of all that is open would look at every task.
@@ -35,7 +35,16 @@ def wanted(*, of_latest: bool, several: bool, for_one: bool) -> Select[int, str,
     latest = of_open.order_by(Task.round.desc(), Task.rank.desc(), Task.slot.desc()).limit(1).scalar_subquery()
     of_round = Task.round == latest if of_latest else Task.round < latest
     return (
-        select(Task.id, Task.item_id, Task.round, Task.score, Task.origin, Task.purpose)
+        select(
+            Task.id,
+            Task.item_id,
+            Task.round,
+            Task.score,
+            Task.origin,
+            Task.purpose,
+            # A task that is given back has none.
+            Task.lease_expires_at.is_not(None).label("had_run_out"),
+        )
         .where(_theirs(), waiting(bindparam("now", type_=UtcDateTime)), of_round)
         .where(*([_is_new(several=several)] if for_one else []))
         .order_by(*([] if of_latest else [Task.round.desc()]), Task.rank, Task.slot)

@@ -27,6 +27,8 @@ class LeasedTask:
     origin: int
     purpose: str
     lease_expires_at: datetime
+    had_run_out: bool
+    """Whether somebody had leased it before and let that run out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,8 +177,8 @@ def _taken(one: Wanted, free: dict[int, Row[*tuple[Any, ...]]], barred: Barred) 
 
 
 def _leased(row: Row[*tuple[Any, ...]], until: datetime) -> LeasedTask:
-    key, item, number, score, origin, purpose = row
-    return LeasedTask(key, item, number, score, origin, purpose, until)
+    key, item, number, score, origin, purpose, had_run_out = row
+    return LeasedTask(key, item, number, score, origin, purpose, until, had_run_out)
 
 
 def _held_rows(wanted: Sequence[Wanted], given: Sequence[Sequence[LeasedTask]]) -> list[dict[str, object]]:

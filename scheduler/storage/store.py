@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from scheduler.domain.clock import Clock
 from scheduler.storage.engine import WRITES
 from sealpool.errors import Unavailable
+from sealpool.runtime.tracing import NO_TRACING, Tracer
 
 _PASSING = frozenset({"25006", "25P03"})
 """PostgreSQL: the database is read-only, as a standby after a failover; a transaction was ended for being idle."""
@@ -26,6 +27,8 @@ class Store:
     ----------
     clock
         Times of what is written.
+    tracer
+        Makes spans of what is written.
 
     Attributes
     ----------
@@ -33,8 +36,9 @@ class Store:
         Whether a transaction that writes is alone, as on SQLite.
     """
 
-    def __init__(self, engine: Engine, *, clock: Clock) -> None:
+    def __init__(self, engine: Engine, *, clock: Clock, tracer: Tracer = NO_TRACING) -> None:
         self.clock = clock
+        self._tracer = tracer
         self.engine = engine
         self.writing_engine = engine.execution_options(**{WRITES: True})
         self._reads = sessionmaker(engine, expire_on_commit=False)
@@ -69,7 +73,8 @@ class Store:
         Unavailable
             The database is away, or busy for too long. Nothing was written, unless it went away while committing.
         """
-        with database_errors(), self._turn, self._writes.begin() as session:
+        # The span has the wait for the turn in it, and the commit with its fsync.
+        with self._tracer.span("store.transaction"), database_errors(), self._turn, self._writes.begin() as session:
             yield session
         for listener in self._listeners:
             listener()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from scheduler.asking import asking
 from scheduler.embedding import embed_texts
+from scheduler.pools import read_pool
 from scheduler.ports import Index, Learner
 from scheduler.streams.judging import Judged, judge, reads_text
 from sealpool.errors import FailedPrecondition, InvalidArgument, NotFound
@@ -89,7 +90,7 @@ def open_intake(index: Index, spec: scheduler_pb2.CampaignSpec) -> Intake:
     """
     try:
         with asking("the index server"):
-            pool = index.get_pool(spec.pool)
+            pool = read_pool(index, spec.pool)
     except NotFound as error:
         raise FailedPrecondition(f"pool {spec.pool!r} of the campaign is gone", field="campaign") from error
     # 0: a pool that cannot be read does not say.

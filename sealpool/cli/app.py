@@ -18,6 +18,7 @@ from sealpool.cli import (
     campaigns,
     demo,
     embed,
+    erase,
     export,
     label_studio,
     label_terminal,
@@ -55,6 +56,7 @@ app.add_typer(pools.app, name="pool")
 app.add_typer(campaigns.app, name="campaign")
 app.add_typer(labels.tasks_app, name="tasks")
 app.add_typer(labels.labels_app, name="labels")
+app.add_typer(erase.app, name="erase")
 app.add_typer(tokens.app, name="token")
 app.add_typer(stream.app, name="stream")
 app.command("synthesize")(stream.synthesize)

@@ -34,6 +34,7 @@ class Engine(StrEnum):
     HNSW = "hnsw"
     LSH = "lsh"
     CAGRA = "cagra"
+    MILVUS = "milvus"
 
 
 class Device(StrEnum):
@@ -64,8 +65,8 @@ EngineOption = Annotated[
     typer.Option(
         "--engine",
         help="What finds neighbours: flat is exact; ivf_flat and hnsw are faster on large pools and approximate; "
-        "ivf_pq and lsh take less memory; cagra is for a GPU and pools that no longer change; auto chooses by size "
-        "and device.",
+        "ivf_pq and lsh take less memory; cagra is for a GPU and pools that no longer change; milvus keeps the index "
+        "in a Milvus; auto chooses by size and device.",
     ),
 ]
 DeviceOption = Annotated[
@@ -82,9 +83,9 @@ def _number(what: str) -> typer.models.OptionInfo:
 
 IvfLists = Annotated[int, _number("ivf_flat, ivf_pq: clusters. More: faster, longer to build.")]
 IvfProbes = Annotated[int, _number("ivf_flat, ivf_pq: clusters a query looks into. More: slower, better recall.")]
-HnswNeighbors = Annotated[int, _number("hnsw: links an item. More: memory, recall.")]
-HnswEfConstruction = Annotated[int, _number("hnsw: breadth while building.")]
-HnswEfSearch = Annotated[int, _number("hnsw: breadth while searching.")]
+HnswNeighbors = Annotated[int, _number("hnsw, milvus: links an item. More: memory, recall.")]
+HnswEfConstruction = Annotated[int, _number("hnsw, milvus: breadth while building.")]
+HnswEfSearch = Annotated[int, _number("hnsw, milvus: breadth while searching.")]
 PqSubquantizers = Annotated[int, _number("ivf_pq: bytes a vector, a divisor of the dimension.")]
 LshBits = Annotated[int, _number("lsh: bits of a code.")]
 RefineFactor = Annotated[int, _number("ivf_pq, lsh: times k candidates that are compared by their true distance.")]

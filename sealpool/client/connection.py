@@ -11,8 +11,10 @@ import grpc.experimental
 
 from sealpool import errors
 from sealpool.client.options import ClientOptions
-from sealpool.client.tokens import TokenSender, token_source
+from sealpool.client.places import ROUND_ROBIN, by_campaign
+from sealpool.client.tokens import MetadataSender, token_source
 from sealpool.runtime.addresses import is_loopback
+from sealpool.runtime.request_ids import REQUEST_ID_KEY
 
 T = TypeVar("T")
 
@@ -28,6 +30,20 @@ _CODES: dict[grpc.StatusCode, type[errors.SealpoolError]] = {
     grpc.StatusCode.UNAUTHENTICATED: errors.Unauthenticated,
     grpc.StatusCode.PERMISSION_DENIED: errors.PermissionDenied,
 }
+
+_NOT_SENT = (
+    "failed to connect to all addresses",
+    "connections to all backends failing",
+    "ring hash cannot find a connected endpoint",
+    "errors resolving ",
+)
+"""How gRPC begins what it says of calls that it had no connection for."""
+
+_LEFT = ("Locally cancelled by application!", "Channel closed!")
+"""What gRPC says of calls that this client itself has cancelled."""
+
+_OF_SEVERAL = ("dns:", "ipv4:", "ipv6:")
+"""Schemes of targets that may stand for several addresses, over which the calls are spread."""
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
@@ -66,23 +82,33 @@ class Connection:
     def call(self, attempt: Callable[[float], T], *, idempotent: bool = True, long: bool = False) -> T:
         """Run `attempt(seconds left)`, again while it is UNAVAILABLE, or full for a while, if that does no harm.
 
+        One that is not idempotent is tried again only where the service has not begun with it.
+
         Raises
         ------
         SealpoolError
             The leaf that fits the status.
         """
         budget_s = self.options.long_timeout_s if long else self.options.timeout_s
+        return self._tried(attempt, budget_s, idempotent=idempotent)
+
+    def _tried(self, attempt: Callable[[float], T], budget_s: float, *, idempotent: bool = True) -> T:
         started = time.monotonic()
+        away_since = math.inf
         pause_s = _FIRST_PAUSE_S
         while True:
-            elapsed_s = time.monotonic() - started
+            began = time.monotonic()
             try:
-                return attempt(max(budget_s - elapsed_s, 0.001))
+                return attempt(max(budget_s - (began - started), 0.001))
             except grpc.RpcError as error:
                 raised = to_error(error, self.target)
-                wait_s = _wait_s(raised, pause_s)
-                elapsed_s = time.monotonic() - started
-                if not idempotent or elapsed_s + wait_s > min(self.options.retry_for_s, budget_s):
+                now = time.monotonic()
+                if now - began > self.options.retry_for_s and not _was_broken_off(error):
+                    away_since, pause_s = now, _FIRST_PAUSE_S  # it was there all the while
+                away_since = min(away_since, began if _was_broken_off(error) else now)
+                wait_s = _wait_s(raised, pause_s) if idempotent or _was_not_begun(error) else math.inf
+                left_s = min(self.options.retry_for_s - (now - away_since), budget_s - (now - started))
+                if wait_s > left_s:
                     raise raised from error
             except ValueError as error:
                 if self._closed:  # gRPC's word for a call on a closed channel
@@ -93,15 +119,34 @@ class Connection:
 
     def stream(self, begin: Callable[[float], Iterator[T]]) -> Iterator[T]:
         """Yield a stream's messages. It is begun again while UNAVAILABLE, until its first message came."""
-
-        def first(seconds: float) -> tuple[Iterator[T], T | None]:
-            messages = begin(seconds)
-            return messages, next(messages, None)
-
-        messages, message = self.call(first, long=True)
+        messages, message = self._tried(_first_of(begin), self.options.long_timeout_s)
         if message is not None:
             yield message
             yield from self.stream_once(messages)
+
+    def resumed(self, begin: Callable[[float], Iterator[T]], *, timeout_s: float | None = None) -> Iterator[T]:
+        """Yield a stream's messages. It is begun again whenever it is UNAVAILABLE, also in the middle.
+
+        Parameters
+        ----------
+        begin
+            Begins after the last message that was yielded.
+        timeout_s
+            Of each beginning; None for `long_timeout_s`.
+        """
+        budget_s = self.options.long_timeout_s if timeout_s is None else timeout_s
+        while True:
+            messages, message = self._tried(_first_of(begin), budget_s)
+            if message is None:
+                return
+            yield message
+            try:
+                yield from self.stream_once(messages)
+            except errors.Unavailable:
+                if not self.options.retry_for_s:
+                    raise
+            else:
+                return
 
     def stream_once(self, messages: Iterator[T]) -> Iterator[T]:
         """Yield the messages of a stream that has begun."""
@@ -111,19 +156,47 @@ class Connection:
             raise to_error(error, self.target) from error
 
 
+def _first_of(begin: Callable[[float], Iterator[T]]) -> Callable[[float], tuple[Iterator[T], T | None]]:
+    def attempt(seconds: float) -> tuple[Iterator[T], T | None]:
+        messages = begin(seconds)
+        return messages, next(messages, None)
+
+    return attempt
+
+
 def to_error(error: grpc.RpcError, target: str) -> errors.SealpoolError:
     """Return the error that the service raised, rebuilt from the call's status."""
     code, message = error.code(), error.details() or ""
     cls = _CODES.get(code, errors.InternalError)
-    if cls is errors.Unavailable:
+    if _was_broken_off(error):
+        cls, message = errors.Unavailable, f"{target} broke the call off"
+    elif cls is errors.Unavailable:
         message = f"{target} is unavailable: {message}"
     elif cls is errors.DeadlineExceeded:
         message = f"{target} did not answer in time"
     metadata = {entry.key: str(entry.value) for entry in error.trailing_metadata() or ()}
     rebuilt = _rebuild(cls, message, field=metadata.get("sealpool-field", ""))
+    rebuilt.request_id = metadata.get(REQUEST_ID_KEY, "")
     if isinstance(rebuilt, errors.ResourceExhausted | errors.Unavailable):
         rebuilt.retry_after_s = _seconds(metadata.get("sealpool-retry-after-seconds", ""))
     return rebuilt
+
+
+def _was_broken_off(error: grpc.RpcError) -> bool:
+    # A server that stops does so with a call that has arrived and has no thread yet; and with one that stalls.
+    return (
+        error.code() is grpc.StatusCode.CANCELLED
+        and (error.details() or "") not in _LEFT
+        and not any(entry.key == "sealpool-error" for entry in error.trailing_metadata() or ())
+    )
+
+
+def _was_not_begun(error: grpc.RpcError) -> bool:
+    # Either the service says so itself, or gRPC has no connection to send anything over. It has no other sign of that
+    # than these words; with others a call that is not idempotent is not tried again, which does no harm.
+    if any(entry.key == "sealpool-error" for entry in error.trailing_metadata() or ()):
+        return True
+    return _was_broken_off(error) or (error.details() or "").startswith(_NOT_SENT)
 
 
 def _rebuild(cls: type[errors.SealpoolError], message: str, *, field: str) -> errors.SealpoolError:
@@ -152,25 +225,30 @@ def _wait_s(error: errors.SealpoolError, pause_s: float) -> float:
 
 
 def _open(target: str, options: ClientOptions) -> grpc.Channel:
-    arguments = [
+    arguments: list[tuple[str, int | str]] = [
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.max_send_message_length", options.max_message_bytes),
         # gRPC waits up to two minutes between its own tries to connect; a restart takes seconds.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
         ("grpc.keepalive_time_ms", 60_000),
+        # What replaces a service may have another address, and gRPC asks for a name again after 30 s at the soonest.
+        ("grpc.dns_min_time_between_resolutions_ms", 1_000),
         # An answer in a stream is read by the thread that asks for it: 0.8 ms a call, and 1.1 ms without.
         (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
     ]
+    if target.startswith(_OF_SEVERAL):
+        arguments.append(("grpc.service_config", by_campaign() if options.affinity else ROUND_ROBIN))
     token = token_source(options)
-    if token is None:
-        return _bare_channel(target, options, arguments)
-    if options.ca_certificate is None and not options.insecure and not is_loopback(target):
+    if token is not None and options.ca_certificate is None and not options.insecure and not is_loopback(target):
         raise errors.InvalidArgument("token", f"{target} is beyond loopback: give ca_certificate, or insecure")
-    return grpc.intercept_channel(_bare_channel(target, options, arguments), TokenSender(token))
+    channel = _bare_channel(target, options, arguments)
+    if token is not None or options.request_id is not None:
+        channel = grpc.intercept_channel(channel, MetadataSender(token=token, request_id=options.request_id))
+    return options.tracer.channel(channel)
 
 
-def _bare_channel(target: str, options: ClientOptions, arguments: list[tuple[str, int]]) -> grpc.Channel:
+def _bare_channel(target: str, options: ClientOptions, arguments: list[tuple[str, int | str]]) -> grpc.Channel:
     if options.ca_certificate is None:
         return grpc.insecure_channel(target, options=arguments)
     credentials = grpc.ssl_channel_credentials(

@@ -1,6 +1,6 @@
 """Client of the index server."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sealpool.batches import cut, from_batch, join, to_batch
 from sealpool.client.connection import Connection
 from sealpool.client.options import ClientOptions
+from sealpool.client.resuming import Told
 from sealpool.errors import InternalError
 from sealpool.matrix import from_matrix, to_matrix
 from sealpool.types import ItemId, Items, Vectors
@@ -116,11 +117,16 @@ class IndexClient(Connection):
 
         return self.call(lambda s: self._stub.Upsert(requests(), timeout=s), long=True)
 
-    def delete_items(self, pool: str, ids: Sequence[str]) -> index_pb2.DeleteItemsResponse:
-        """Delete items; ids that the pool does not have are counted as missing."""
+    def delete_items(self, pool: str, ids: Sequence[str], *, purge: bool = False) -> index_pb2.DeleteItemsResponse:
+        """Delete items; ids that the pool does not have are counted as missing.
+
+        With `purge`, return once nothing of deleted items is left in the pool's files.
+        """
         total = index_pb2.DeleteItemsResponse()
-        for some in self._chunks(ids):
-            request = index_pb2.DeleteItemsRequest(pool=pool, ids=some)
+        parts = list(self._chunks(ids))
+        for position, some in enumerate(parts):
+            last = position == len(parts) - 1
+            request = index_pb2.DeleteItemsRequest(pool=pool, ids=some, purge=purge and last)
             answer = self.call(_bind(self._stub.DeleteItems, request), long=True)
             total.pool_version = answer.pool_version
             total.deleted += answer.deleted
@@ -147,10 +153,20 @@ class IndexClient(Connection):
         return join(parts, vectors=vectors, payloads=payloads)
 
     def scan_items(self, pool: str, *, vectors: bool = True, payloads: bool = False) -> Iterator[Items]:
-        """Yield all items as they are at one version, in chunks, in the pool's own order."""
+        """Yield all items as they are at one version, in chunks, in the pool's own order.
+
+        Where the index server restarts in the middle it goes on; Unavailable if the pool has changed meanwhile.
+        """
         request = index_pb2.ScanItemsRequest(pool=pool, include_vectors=vectors, include_payloads=payloads)
-        for answer in self.stream(lambda s: self._stub.ScanItems(request, timeout=s)):
-            yield from_batch(answer.items)
+        told: Told[common_pb2.ItemBatch] = Told()
+
+        def begin(seconds: float) -> Iterator[tuple[int, Hashable, common_pb2.ItemBatch]]:
+            answers = self._stub.ScanItems(request, timeout=seconds)
+            return told.beyond((len(answer.items.ids), answer.pool_version, answer.items) for answer in answers)
+
+        for rows, version, batch in self.resumed(begin):
+            told.add(rows, version)
+            yield from_batch(batch)
 
     def sample_items(
         self, pool: str, count: int, *, seed: int, campaign: str = "", exclude: Sequence[str] = ()

@@ -1,6 +1,6 @@
 """Client of the learner."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from sealpool.batches import to_labelled_batches
 from sealpool.client.connection import Connection
 from sealpool.client.options import ClientOptions
+from sealpool.client.places import Places
+from sealpool.client.resuming import Told, Unanswered
 from sealpool.errors import InternalError, InvalidArgument
 from sealpool.matrix import from_matrix, to_matrix
 from sealpool.types import ItemId, LabelledItems, Vectors
@@ -39,6 +41,7 @@ class LearnerClient(Connection):
     def __init__(self, target: str = "127.0.0.1:7302", *, options: ClientOptions | None = None) -> None:
         super().__init__(target, options=options)
         self._stub = learner_pb2_grpc.LearnerServiceStub(self._channel)
+        self._places = Places()
 
     def train(
         self,
@@ -56,7 +59,10 @@ class LearnerClient(Connection):
 
         def attempt(seconds: float) -> learner_pb2.TrainResult | None:
             result = None
-            for answer in self._stub.Train(requests(), timeout=seconds):
+            answers = self._places.stream(
+                header.campaign, lambda place: self._stub.Train(requests(), timeout=seconds, metadata=place)
+            )
+            for answer in answers:
                 if answer.HasField("progress") and on_progress is not None:
                     on_progress(answer.progress)
                 elif answer.HasField("result"):
@@ -96,7 +102,12 @@ class LearnerClient(Connection):
             for start in range(0, len(excluded_ids), step):
                 yield learner_pb2.SelectRequest(excluded_ids=excluded_ids[start : start + step])
 
-        return self.call(lambda s: self._stub.Select(requests(), timeout=s), long=True)
+        def attempt(seconds: float) -> learner_pb2.SelectResponse:
+            return self._places.call(
+                header.campaign, lambda place: self._stub.Select(requests(), timeout=seconds, metadata=place)
+            )
+
+        return self.call(attempt, long=True)
 
     def evaluate(self, header: learner_pb2.EvaluateHeader, examples: LabelledItems) -> learner_pb2.EvaluateResponse:
         """Measure the model of a round on held-out items."""
@@ -106,7 +117,12 @@ class LearnerClient(Connection):
             for batch in to_labelled_batches(examples, chunk_rows=self.options.chunk_ids):
                 yield learner_pb2.EvaluateRequest(examples=batch)
 
-        return self.call(lambda s: self._stub.Evaluate(requests(), timeout=s), long=True)
+        def attempt(seconds: float) -> learner_pb2.EvaluateResponse:
+            return self._places.call(
+                header.campaign, lambda place: self._stub.Evaluate(requests(), timeout=seconds, metadata=place)
+            )
+
+        return self.call(attempt, long=True)
 
     def predict(
         self,
@@ -120,7 +136,8 @@ class LearnerClient(Connection):
     ) -> Iterator[Predictions]:
         """Yield class probabilities of the items `ids`, of `vectors`, of `texts`, or, with none, of the whole pool.
 
-        Models of vectors take no texts, and models of texts no vectors.
+        Models of vectors take no texts, and models of texts no vectors. Where the learner restarts in the middle it
+        goes on; Unavailable if the pool, or the latest round, has changed meanwhile.
         """
         if sum(source is not None for source in (ids, vectors, texts)) > 1:
             raise InvalidArgument("source", "give ids, vectors or texts, one of them")
@@ -133,8 +150,17 @@ class LearnerClient(Connection):
             texts=None if texts is None else learner_pb2.Texts(texts=texts),
             whole_pool=learner_pb2.WholePool() if ids is None and vectors is None and texts is None else None,
         )
+        told: Told[learner_pb2.PredictResponse] = Told()
+
+        def begin(seconds: float) -> Iterator[tuple[int, Hashable, learner_pb2.PredictResponse]]:
+            answers = self._places.stream(
+                campaign, lambda place: self._stub.Predict(request, timeout=seconds, metadata=place)
+            )
+            return told.beyond((a.probabilities.rows, (a.round, a.pool_version), a) for a in answers)
+
         classes: Sequence[str] = ()
-        for answer in self.stream(lambda s: self._stub.Predict(request, timeout=s)):
+        for rows, state, answer in self.resumed(begin):
+            told.add(rows, state)
             classes = answer.classes or classes
             yield Predictions(
                 ids=[ItemId(item_id) for item_id in answer.ids],
@@ -156,23 +182,25 @@ class LearnerClient(Connection):
     ) -> Iterator[Vectors]:
         """Yield vectors of texts (str) or of image files (bytes) in their order, in chunks.
 
-        A message has up to `chunk_texts` items, and about 1 MiB of images. Not tried again: items may come from
-        anywhere.
+        A message has up to `chunk_texts` items, and about 1 MiB of images. Items are taken ahead of the answers, in
+        another thread, and sent again where the learner restarts in the middle.
         """
         header = learner_pb2.EmbedHeader(
             encoder=encoder, pooling=_POOLING[pooling], normalize=normalize, max_tokens=max_tokens
         )
 
-        def requests() -> Iterator[learner_pb2.EmbedRequest]:
+        unanswered = Unanswered(items)
+
+        def requests(sent: Iterator[str | bytes]) -> Iterator[learner_pb2.EmbedRequest]:
             yield learner_pb2.EmbedRequest(header=header)
-            for some in _portions(items, chunk_texts):
+            for some in _portions(sent, chunk_texts):
                 yield learner_pb2.EmbedRequest(
                     texts=[item for item in some if isinstance(item, str)],
                     images=[item for item in some if isinstance(item, bytes)],
                 )
 
-        answers = self._stub.Embed(requests(), timeout=self.options.long_timeout_s)
-        for answer in self.stream_once(answers):
+        for answer in self.resumed(lambda s: self._stub.Embed(requests(unanswered.send()), timeout=s)):
+            unanswered.answer(answer.vectors.rows)
             yield from_matrix(answer.vectors)
 
     def cross_predict(
@@ -185,7 +213,12 @@ class LearnerClient(Connection):
             for batch in to_labelled_batches(examples, chunk_rows=self.options.chunk_ids):
                 yield learner_pb2.CrossPredictRequest(examples=batch)
 
-        for answer in self.stream(lambda s: self._stub.CrossPredict(requests(), timeout=s)):
+        def begin(seconds: float) -> Iterator[learner_pb2.PredictResponse]:
+            return self._places.stream(
+                header.campaign, lambda place: self._stub.CrossPredict(requests(), timeout=seconds, metadata=place)
+            )
+
+        for answer in self.stream(begin):
             yield Predictions(
                 ids=[ItemId(item_id) for item_id in answer.ids],
                 probabilities=from_matrix(answer.probabilities, field="probabilities"),
@@ -221,7 +254,7 @@ class LearnerClient(Connection):
     def watch_reembedding(self, job_id: str) -> Iterator[learner_pb2.ReembeddingJob]:
         """Yield a job as it is, and each time that it changed, until it has ended."""
         request = learner_pb2.WatchReembeddingRequest(id=job_id)
-        for answer in self.stream(lambda s: self._stub.WatchReembedding(request, timeout=s)):
+        for answer in self.resumed(lambda s: self._stub.WatchReembedding(request, timeout=s)):
             yield answer.job
 
     def cancel_reembedding(self, job_id: str) -> learner_pb2.ReembeddingJob:

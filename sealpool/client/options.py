@@ -1,7 +1,10 @@
 """How a client connects, waits and tries again."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from sealpool.runtime.tracing import NO_TRACING, CallTracer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +39,15 @@ class ClientOptions:
         changed under a service that runs.
     insecure
         Send the token also without TLS to another machine, where anyone on the way can take it.
+    affinity
+        Send the calls of a campaign to the same server while it is there, where the target (dns:, ipv4:) stands for
+        several; else each call goes to the next one. LearnerClient alone names campaigns: a learner holds the
+        candidates of those it has seen. Turns on a switch of gRPC in this process's environment.
+    request_id
+        Asked in each call, and again in each try, for the id under which services log it: up to 64 letters, digits and
+        ._:/+=@-. None, and where it says "", lets the service make one; errors carry it as `request_id` either way.
+    tracer
+        Makes spans of calls: what `sealpool.client.tracing.client_tracer` returns.
     """
 
     timeout_s: float = 30.0
@@ -50,3 +62,6 @@ class ClientOptions:
     token: str | None = field(default=None, repr=False)
     token_file: Path | None = None
     insecure: bool = False
+    affinity: bool = False
+    request_id: Callable[[], str] | None = None
+    tracer: CallTracer = NO_TRACING

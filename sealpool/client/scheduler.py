@@ -1,5 +1,6 @@
 """Client of the scheduler."""
 
+import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -60,6 +61,19 @@ class SchedulerClient(Connection):
         """End a campaign for good."""
         request = scheduler_pb2.ArchiveCampaignRequest(name=name, request_id=_or_new(request_id))
         return self.call(lambda s: self._stub.ArchiveCampaign(request, timeout=s)).campaign
+
+    def erase(
+        self, campaign: str, *, annotators: Sequence[str] = (), item_ids: Sequence[str] = ()
+    ) -> scheduler_pb2.EraseResponse:
+        """Replace annotators' names and items' ids by pseudonyms, for good; see Erase in scheduler.proto.
+
+        Raises
+        ------
+        FailedPrecondition
+            A pool of the campaign still has an item; or a round is under way.
+        """
+        request = scheduler_pb2.EraseRequest(campaign=campaign, annotators=annotators, item_ids=item_ids)
+        return self.call(lambda s: self._stub.Erase(request, timeout=s), long=True)
 
     def run_round(self, campaign: str, *, request_id: str | None = None) -> scheduler_pb2.RunRoundResponse:
         """Run one round now and return when its picks are tasks."""
@@ -150,7 +164,8 @@ class SchedulerClient(Connection):
         request = scheduler_pb2.ListAnnotationsRequest(
             campaign=campaign, after_sequence=after_sequence, item_id=item_id, annotator=annotator
         )
-        for answer in self.stream(lambda s: self._stub.ListAnnotations(request, timeout=s)):
+        for answer in self.resumed(lambda s: self._stub.ListAnnotations(request, timeout=s)):
+            request.after_sequence = answer.annotations[-1].sequence
             yield from answer.annotations
 
     def review_labels(
@@ -192,7 +207,8 @@ class SchedulerClient(Connection):
         request = scheduler_pb2.ListLabelsRequest(
             campaign=campaign, after_sequence=after_sequence, only_effective=only_effective, purpose=purpose
         )
-        for answer in self.stream(lambda s: self._stub.ListLabels(request, timeout=s)):
+        for answer in self.resumed(lambda s: self._stub.ListLabels(request, timeout=s)):
+            request.after_sequence = answer.labels[-1].sequence
             yield from answer.labels
 
     def list_rounds(self, campaign: str) -> list[scheduler_pb2.Round]:
@@ -203,9 +219,14 @@ class SchedulerClient(Connection):
     def watch_campaign(
         self, campaign: str, *, after_sequence: int = 0
     ) -> Iterator[scheduler_pb2.WatchCampaignResponse]:
-        """Yield events: first those after `after_sequence` that have happened, then each as it happens."""
+        """Yield events: first those after `after_sequence` that have happened, then each as it happens.
+
+        It has no deadline, and goes on where it was when the scheduler is back, or another one takes over.
+        """
         request = scheduler_pb2.WatchCampaignRequest(campaign=campaign, after_sequence=after_sequence)
-        yield from self.stream(lambda _: self._stub.WatchCampaign(request))
+        for event in self.resumed(lambda _: self._stub.WatchCampaign(request), timeout_s=math.inf):
+            request.after_sequence = event.sequence
+            yield event
 
 
 def _or_new(request_id: str | None) -> str:

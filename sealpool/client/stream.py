@@ -1,6 +1,7 @@
 """Client of the scheduler's streams: items that come one by one, and items that are made."""
 
 import json
+import math
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from sealpool.client.connection import Connection
 from sealpool.client.options import ClientOptions
+from sealpool.client.resuming import Unanswered
 from sealpool.matrix import to_matrix
 from sealpool.v1 import learner_pb2, stream_pb2, stream_pb2_grpc
 
@@ -24,17 +26,19 @@ class StreamClient(Connection):
         """Send items as they come, and yield what is decided of each, in order.
 
         Items are taken ahead of the decisions, in another thread: an error that `items` raises ends the call as
-        InternalError. It has no deadline, and is not tried again: where it breaks, send what has no decision yet. An
-        item that had been decided of after all is then told as `repeated_id`.
+        InternalError. It has no deadline. Where the scheduler restarts in the middle, what has no decision yet is sent
+        again; an item that had been decided of after all comes with that decision, and `repeated_id`.
         """
+        unanswered = Unanswered(items)
 
-        def requests() -> Iterator[stream_pb2.ConsiderRequest]:
+        def requests(sent: Iterator[stream_pb2.StreamItem]) -> Iterator[stream_pb2.ConsiderRequest]:
             name = campaign
-            for item in items:
+            for item in sent:
                 yield stream_pb2.ConsiderRequest(campaign=name, item=item)
                 name = ""
 
-        for answer in self.stream_once(self._stub.Consider(requests())):
+        for answer in self.resumed(lambda _: self._stub.Consider(requests(unanswered.send())), timeout_s=math.inf):
+            unanswered.answer(1)
             yield answer.decision
 
     def consider_batch(

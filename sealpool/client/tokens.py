@@ -1,4 +1,4 @@
-"""Sending a token with every call."""
+"""Sending a token, and a request id, with every call."""
 
 import os
 import threading
@@ -11,6 +11,7 @@ import grpc
 
 from sealpool.client.options import ClientOptions
 from sealpool.errors import InvalidArgument
+from sealpool.runtime.request_ids import REQUEST_ID_KEY
 
 _LOOK_EVERY_S = 1.0
 
@@ -34,35 +35,41 @@ def token_source(options: ClientOptions) -> Callable[[], str] | None:
     return lambda: token
 
 
-class TokenSender(
+class MetadataSender(
     grpc.UnaryUnaryClientInterceptor,
     grpc.UnaryStreamClientInterceptor,
     grpc.StreamUnaryClientInterceptor,
     grpc.StreamStreamClientInterceptor,
 ):
-    """Adds the token to the metadata of each call."""
+    """Adds the token, and the request id unless it is "", to the metadata of each call."""
 
-    def __init__(self, token: Callable[[], str]) -> None:
+    def __init__(self, *, token: Callable[[], str] | None, request_id: Callable[[], str] | None) -> None:
         self._token = token
+        self._request_id = request_id
 
     def _send(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
-        metadata = (*(details.metadata or ()), ("authorization", f"Bearer {self._token()}"))
-        return continuation(_Details(details, metadata), request)
+        metadata = list(details.metadata or ())
+        if self._token is not None:
+            metadata.append(("authorization", f"Bearer {self._token()}"))
+        request_id = self._request_id() if self._request_id is not None else ""
+        if request_id:
+            metadata.append((REQUEST_ID_KEY, request_id))
+        return continuation(_Details(details, tuple(metadata)), request)
 
     def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        """Add the token."""
+        """Add them."""
         return self._send(continuation, client_call_details, request)
 
     def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        """Add the token."""
+        """Add them."""
         return self._send(continuation, client_call_details, request)
 
     def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        """Add the token."""
+        """Add them."""
         return self._send(continuation, client_call_details, request_iterator)
 
     def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        """Add the token."""
+        """Add them."""
         return self._send(continuation, client_call_details, request_iterator)
 
 

@@ -153,6 +153,7 @@ def scheduler_access(pool_of_campaign: Callable[[str], str] | None = None) -> Ma
         "CreateCampaign": Access(role=Role.ADMIN, pools_of=_campaign_pools),
         "UpdateCampaign": Access(role=Role.ADMIN, pools_of=_campaign_pools),
         "ArchiveCampaign": Access(role=Role.ADMIN, pools_of=by_name),
+        "Erase": Access(role=Role.ADMIN, pools_of=by_campaign),
         # StreamService. Items join the campaign's pool, as by Upsert.
         "Consider": Access(role=Role.WRITE, pools_of=by_campaign),
         "ConsiderBatch": Access(role=Role.WRITE, pools_of=by_campaign),

@@ -10,9 +10,11 @@ from sealpool.runtime.admission import Admission, Gate, Refusal
 from sealpool.runtime.callers import TOKEN_OF_CALL
 from sealpool.runtime.logs import Logger
 from sealpool.runtime.metrics import CallMetrics
+from sealpool.runtime.request_ids import REQUEST_ID, request_id_in
 from sealpool.runtime.stalls import StallWatch
 from sealpool.runtime.status import status_of
 from sealpool.runtime.tokens import Token
+from sealpool.runtime.tracing import NO_TRACING, CallTracer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +31,7 @@ class CallRules:
     stalls: StallWatch
     metrics: CallMetrics
     log: Logger
+    tracer: CallTracer = NO_TRACING
 
 
 class Peer(Protocol):
@@ -67,15 +70,22 @@ class AdmittedCall:
 
     Entering raises what the call is refused with. Whatever is raised inside leaves as a SealpoolError: a fault of ours
     as InternalError with the id under which it is in the log; only where the caller left does it stay what it is.
+
+    Attributes
+    ----------
+    request_id
+        The caller's, or one made for it. It is that of the thread from here on.
     """
 
-    __slots__ = ("_client", "_method", "_peer", "_started", "token")
+    __slots__ = ("_client", "_method", "_peer", "_started", "request_id", "token")
 
     def __init__(self, method: CalledMethod, peer: Peer) -> None:
         self._method = method
         self._peer = peer
         self._client = ""
         self.token: Token | None = None
+        self.request_id = request_id_in(peer.metadata())
+        REQUEST_ID.set(self.request_id)
 
     @property
     def asks_first_message(self) -> bool:

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from sealpool.errors import InvalidArgument, SealpoolError
 from sealpool.runtime.addresses import host_of
 from sealpool.runtime.admitted import AdmittedCall, CalledMethod, CallRules
+from sealpool.runtime.request_ids import REQUEST_ID_KEY
 from sealpool.runtime.stalls import Waiting
 from sealpool.runtime.status import details_of, status_of, trailing_metadata_of
 
@@ -67,19 +68,21 @@ class _Method(CalledMethod):
         self._behaviour: Any = next(filter(None, (getattr(handler, shape) for shape in _SHAPES)))
 
     def answer(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+        call = _Call(self, context)
         try:
-            with _Call(self, context) as call:
+            with call:
                 return self._behaviour(self._request(call, messages), context)
         except SealpoolError as error:
-            _abort(context, error)
+            call.abort(error)
 
     def answer_stream(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+        call = _Call(self, context)
         try:
-            with _Call(self, context) as call:
+            with call:
                 answers = self._behaviour(self._request(call, messages), context)
                 yield from call.waiting.for_reader(answers)
         except SealpoolError as error:
-            _abort(context, error)
+            call.abort(error)
 
     def _request(self, call: "_Call", messages: Iterator[bytes]) -> Any:
         requests = map(self._parse, call.waiting.for_messages(messages))
@@ -105,10 +108,12 @@ class _Call(AdmittedCall):
     Errors are told outside the block, where gRPC's own exception for it is not taken for a fault of ours.
     """
 
-    __slots__ = ("_stalls", "waiting")
+    __slots__ = ("_context", "_stalls", "waiting")
 
     def __init__(self, method: _Method, context: grpc.ServicerContext) -> None:
         super().__init__(method, _Peer(context))
+        self._context = context
+        context.set_trailing_metadata(((REQUEST_ID_KEY, self.request_id),))
         self._stalls = method.rules.stalls
         self.waiting = Waiting(method.name, context.cancel)
 
@@ -120,6 +125,11 @@ class _Call(AdmittedCall):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._stalls.discard(self.waiting)
         super().__exit__(kind, error, trace)
+
+    def abort(self, error: SealpoolError) -> None:
+        """End the call with an error. Raises gRPC's own exception for that."""
+        self._context.set_trailing_metadata(((REQUEST_ID_KEY, self.request_id), *trailing_metadata_of(error)))
+        self._context.abort(status_of(error), details_of(error))
 
 
 class _Peer:
@@ -136,8 +146,3 @@ class _Peer:
 
     def host(self) -> str:
         return host_of(self._context.peer())
-
-
-def _abort(context: grpc.ServicerContext, error: SealpoolError) -> None:
-    context.set_trailing_metadata(trailing_metadata_of(error))
-    context.abort(status_of(error), details_of(error))

@@ -13,7 +13,7 @@ from wsgiref.simple_server import WSGIServer
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, start_http_server
 
@@ -24,11 +24,14 @@ from sealpool.runtime.admission import Admission, Gate
 from sealpool.runtime.admitted import CallRules
 from sealpool.runtime.aside import AsideInterceptor
 from sealpool.runtime.calls import CallInterceptor
+from sealpool.runtime.certificates import CertificateFiles
+from sealpool.runtime.health import Health
 from sealpool.runtime.logs import Logger
-from sealpool.runtime.metrics import CallMetrics
+from sealpool.runtime.metrics import CallMetrics, ProcessMetrics
 from sealpool.runtime.settings import ServiceSettings
 from sealpool.runtime.stalls import StallWatch
 from sealpool.runtime.token_book import TokenBook
+from sealpool.runtime.tracing import NO_TRACING, CallTracer
 
 _SPARE_THREADS = 8
 """Beyond the permits: for telling a caller that there is none left."""
@@ -58,6 +61,8 @@ class ServiceServer:
         The gRPC services served, for reflection and health.
     access
         What each method asks of a token. Where it is not given, the settings may name no tokens_file.
+    tracer
+        Makes spans of calls. The server closes it last.
 
     Attributes
     ----------
@@ -81,6 +86,7 @@ class ServiceServer:
         registry: CollectorRegistry,
         log: Logger,
         access: Mapping[str, Access] | None = None,
+        tracer: CallTracer = NO_TRACING,
     ) -> None:
         if access is not None:
             check_complete(access, descriptors)
@@ -91,6 +97,7 @@ class ServiceServer:
         self._admission = Admission(settings.max_concurrent_calls, max_calls_per_client=settings.calls_per_client)
         self._stalls = StallWatch(settings.stalled_call_s, log=log)
         self._aside = AsideInterceptor(log=log)
+        ProcessMetrics(service, registry)
         self.rules = CallRules(
             admission=self._admission,
             gate=_gate(settings, access, log),
@@ -98,13 +105,16 @@ class ServiceServer:
             stalls=self._stalls,
             metrics=CallMetrics(service, registry),
             log=log,
+            tracer=tracer,
         )
+        services = frozenset(self._names)
         self.grpc_server = grpc.server(
             ThreadPoolExecutor(settings.max_concurrent_calls + _SPARE_THREADS, thread_name_prefix="call"),
-            interceptors=[CallInterceptor(self.rules, services=frozenset(self._names)), self._aside],
+            # The first is the outermost: a call that is refused is in its trace too.
+            interceptors=[*tracer.interceptors(services), CallInterceptor(self.rules, services=services), self._aside],
             options=_channel_arguments(settings),
         )
-        self._health = health.HealthServicer()
+        self._health = Health(self._names, log=log)
         self._drain_callbacks: list[Callable[[], None]] = []
         self._close_callbacks: list[Callable[[], None]] = []
         self._serving = False
@@ -115,6 +125,7 @@ class ServiceServer:
         self._metrics_server: tuple[WSGIServer, threading.Thread] | None = None
         self.address = ""
         self.metrics_address = ""
+        self.health_address = ""
 
     @property
     def is_serving(self) -> bool:
@@ -137,29 +148,35 @@ class ServiceServer:
         SystemExit
             An address cannot be bound: said in one line.
         """
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc_server)
+        self._health.add_to(self.grpc_server)
         reflection.enable_server_reflection(
             [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self.grpc_server
         )
-        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         try:
+            self.health_address = self._start_health()
             self.address = self._bind()
             self.metrics_address = self._start_metrics()
         except (RuntimeError, OSError) as error:
-            wanted = f"{self._settings.listen} and {self._settings.metrics_listen or 'no metrics'}"
+            settings = self._settings
+            wanted = " and ".join(filter(None, (settings.listen, settings.metrics_listen, settings.health_listen)))
             raise SystemExit(f"cannot listen on {wanted}: {error}") from error
         self._stalls.start()
         self._aside.start()
         self.grpc_server.start()
         if self._settings.tokens_file and not (self._settings.tls_certificate or is_loopback(self._settings.listen)):
             self._log.warning("tokens travel in clear: anyone on the way can take them", address=self.address)
-        self._log.info("listening", address=self.address, metrics_address=self.metrics_address)
+        self._log.info(
+            "listening",
+            address=self.address,
+            metrics_address=self.metrics_address,
+            **({"health_address": self.health_address} if self.health_address else {}),
+        )
 
     def set_serving(self) -> None:
         """Say SERVING to health checks."""
         if not self._stop_asked.is_set():
             self._serving = True
-            self._set_health(health_pb2.HealthCheckResponse.SERVING)
+            self._health.set_serving()
             self._log.info("serving", address=self.address)
 
     def wait_until_stopped(self) -> None:
@@ -194,7 +211,7 @@ class ServiceServer:
     def _stop_in_stages(self) -> None:
         self._stop_asked.set()
         self._stop_reasons.put("stop()")
-        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._health.set_not_serving()
         self._admission.stop()
         for callback in self._drain_callbacks:
             callback()
@@ -211,11 +228,9 @@ class ServiceServer:
             server.shutdown()
             server.server_close()
             thread.join()
+        self._health.close()
+        self.rules.tracer.close()
         self._log.info("stopped")
-
-    def _set_health(self, status: "health_pb2.HealthCheckResponse.ServingStatus.ValueType") -> None:
-        for name in ("", *self._names):
-            self._health.set(name, status)
 
     def _bind(self) -> str:
         listen = self._settings.listen
@@ -229,12 +244,11 @@ class ServiceServer:
         settings = self._settings
         if settings.tls_certificate is None or settings.tls_key is None:
             raise AssertionError("TLS without a certificate")
-        client_ca = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
-        return grpc.ssl_server_credentials(
-            [(settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())],
-            root_certificates=client_ca,
-            require_client_auth=client_ca is not None,
-        )
+        files = CertificateFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca, log=self._log)
+        return files.credentials()
+
+    def _start_health(self) -> str:
+        return self._health.listen(self._settings.health_listen) if self._settings.health_listen else ""
 
     def _start_metrics(self) -> str:
         if not self._settings.metrics_listen:
@@ -254,6 +268,8 @@ def _channel_arguments(settings: ServiceSettings) -> list[tuple[str, int]]:
         # More than the permits, so that one call too many is refused at once and does not wait at the client.
         ("grpc.max_concurrent_streams", 2 * settings.max_concurrent_calls + 16),
         ("grpc.max_connection_idle_ms", 1_800_000),  # clients connect again by themselves
+        # gRPC adds up to a tenth either way, and lets calls under way go on for as long as they take.
+        *([("grpc.max_connection_age_ms", round(1000 * settings.connection_age_s))] * bool(settings.connection_age_s)),
     ]
 
 

@@ -1,5 +1,6 @@
 """Settings: flags over environment over a YAML file over defaults, checked whole at start."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 MEBIBYTE = 1 << 20
 
+_ENDPOINT = re.compile(r"(https?://)?([^\s/:@]+|\[[0-9a-fA-F:.]+\]):\d{1,5}")
+
 
 class ServiceSettings(BaseSettings):
     """What every service can be told. A service subclasses it, with defaults for `listen` and `data_dir`.
@@ -39,6 +42,12 @@ class ServiceSettings(BaseSettings):
     )
     metrics_listen: str = Field(
         "127.0.0.1:0", description='host:port where Prometheus scrapes /metrics over HTTP; "" turns it off.'
+    )
+    health_listen: str = Field(
+        "",
+        description="host:port of a plain gRPC server with health alone, for probes that speak neither TLS nor tokens "
+        '(Kubernetes\'); "" turns it off. It answers also while loading, while full and until all is closed, and tells '
+        "no more than whether the service serves, so it needs neither TLS nor tokens beyond loopback.",
     )
     data_dir: Path = Field(
         Path(".sealpool"), description="Everything this service keeps. Put it on a disk that honours fsync."
@@ -92,6 +101,13 @@ class ServiceSettings(BaseSettings):
         "what is sent, and which holds a thread meanwhile; 0 means never. Longer than the slowest client pauses in an "
         "upload or a scan.",
     )
+    connection_age_s: float = Field(
+        0,
+        ge=0,
+        le=86_400,
+        description="Seconds after which a client is asked to connect anew, a tenth more or less; calls under way are "
+        "not cut. 0 means never. Give some minutes where there are replicas, so that clients find new ones.",
+    )
     grace_s: float = Field(
         20.0,
         ge=0,
@@ -106,6 +122,20 @@ class ServiceSettings(BaseSettings):
         "json", description="json, one object a line, for machines; console for eyes."
     )
 
+    trace_endpoint: str = Field(
+        "",
+        description='Where traces are sent over OTLP/gRPC: host:port, or https://host:port for TLS; "" is nowhere, and '
+        "costs nothing. A collector beside the service is best: it buffers, and can keep what was slow or failed. "
+        "Needs the extra tracing.",
+    )
+    trace_sample_share: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Which share of the traces that begin here is sent; a call that belongs to a trace already goes "
+        "by what its caller decided. Lower it where there are thousands of calls a second.",
+    )
+
     @model_validator(mode="after")
     def _check_exposure(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
@@ -113,6 +143,8 @@ class ServiceSettings(BaseSettings):
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca needs tls_certificate and tls_key")
         self.check_exposed("listen", self.listen)
+        if self.trace_endpoint and not _ENDPOINT.fullmatch(self.trace_endpoint):
+            raise ValueError(f"trace_endpoint={self.trace_endpoint} is neither host:port nor https://host:port")
         return self
 
     def check_exposed(self, setting: str, address: str) -> None:

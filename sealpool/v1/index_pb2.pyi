@@ -163,9 +163,10 @@ class PoolSpec(_message.Message):
     dtype: _common_pb2.DType.ValueType
     """How vectors are kept on disk. UNSPECIFIED means FLOAT32."""
     engine: _builtins.str
-    """"auto", "flat" (exact), "ivf_flat", "ivf_pq", "hnsw", "lsh", "cagra" (approximate; cagra"""
+    """"auto", "flat" (exact), "ivf_flat", "ivf_pq", "hnsw", "lsh", "milvus" (the vectors lie"""
     device: _builtins.str
-    """on a GPU with cuVS, for pools that no longer change). "" means "auto".
+    """in a Milvus; setting milvus_uri), "cagra" (approximate; cagra on a GPU with cuVS, for
+    pools that no longer change). "" means "auto".
     "auto", "cpu", "cuda". "" means "auto": CUDA where FAISS finds a GPU.
     """
     min_recall: _builtins.float
@@ -294,11 +295,11 @@ class EngineOptions(_message.Message):
     ivf_probes: _builtins.int
     """ivf_flat: clusters a query looks into. Default 32. More: slower, better recall."""
     hnsw_neighbors: _builtins.int
-    """hnsw: links an item (M). Default 32. More: memory, recall."""
+    """hnsw, milvus: links an item (M). Default 32. More: memory, recall."""
     hnsw_ef_construction: _builtins.int
-    """hnsw: breadth while building. Default 200."""
+    """hnsw, milvus: breadth while building. Default 200."""
     hnsw_ef_search: _builtins.int
-    """hnsw: breadth while searching. Default 256; never below k."""
+    """hnsw, milvus: breadth while searching. Default 256; never below k."""
     pq_subquantizers: _builtins.int
     """ivf_pq: bytes a vector (at 8 bits). Default dimension / 4, a divisor of it."""
     lsh_bits: _builtins.int
@@ -632,7 +633,10 @@ class DeleteItemsRequest(_message.Message):
 
     POOL_FIELD_NUMBER: _builtins.int
     IDS_FIELD_NUMBER: _builtins.int
+    PURGE_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
+    purge: _builtins.bool
+    """Write anew what holds texts or vectors of deleted items, these and earlier ones. The candidates'"""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -640,10 +644,11 @@ class DeleteItemsRequest(_message.Message):
         *,
         pool: _builtins.str = ...,
         ids: _abc.Iterable[_builtins.str] | None = ...,
+        purge: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "pool", b"pool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "pool", b"pool", "purge", b"purge"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

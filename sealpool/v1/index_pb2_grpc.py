@@ -186,9 +186,11 @@ class IndexServiceServicer:
 
     def DeleteItems(self, request, context):
         """Delete items. An id that the pool does not have is counted as missing, not refused, so that a repeated call
-        is harmless. Deleted items leave every candidate pool.
+        is harmless. Deleted items leave every candidate pool. They lie in the pool's files until those are compacted;
+        with purge, the answer waits until nothing of them is left there.
         NOT_FOUND: no such pool. INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids,
-        the disk.
+        the disk. UNAVAILABLE: they are deleted, but a read that began before still needs their files; or the pool is
+        being closed. Ask again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -227,6 +229,7 @@ class IndexServiceServicer:
         NOT_FOUND: no such pool, or a query id that it does not have. INVALID_ARGUMENT: no query, vectors of another
         dimension, NaN, infinite, or (cosine) all zero; an id of ids or exclude is empty, too long or repeated; k is 0 or
         over max_k; queries over max_queries. RESOURCE_EXHAUSTED: queries × k over max_neighbors; exclude over max_ids.
+        UNAVAILABLE: the pool's engine is milvus, and the Milvus is away; so also of ExpandCandidates.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

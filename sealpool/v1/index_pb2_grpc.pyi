@@ -56,9 +56,11 @@ class IndexServiceStub:
     """
     DeleteItems: _grpc.UnaryUnaryMultiCallable[_index_pb2.DeleteItemsRequest, _index_pb2.DeleteItemsResponse]
     """Delete items. An id that the pool does not have is counted as missing, not refused, so that a repeated call
-    is harmless. Deleted items leave every candidate pool.
+    is harmless. Deleted items leave every candidate pool. They lie in the pool's files until those are compacted;
+    with purge, the answer waits until nothing of them is left there.
     NOT_FOUND: no such pool. INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids,
-    the disk.
+    the disk. UNAVAILABLE: they are deleted, but a read that began before still needs their files; or the pool is
+    being closed. Ask again.
     """
     GetItems: _grpc.UnaryStreamMultiCallable[_index_pb2.GetItemsRequest, _index_pb2.GetItemsResponse]
     """Read items by id, in the order asked for, in bounded chunks.
@@ -81,6 +83,7 @@ class IndexServiceStub:
     NOT_FOUND: no such pool, or a query id that it does not have. INVALID_ARGUMENT: no query, vectors of another
     dimension, NaN, infinite, or (cosine) all zero; an id of ids or exclude is empty, too long or repeated; k is 0 or
     over max_k; queries over max_queries. RESOURCE_EXHAUSTED: queries × k over max_neighbors; exclude over max_ids.
+    UNAVAILABLE: the pool's engine is milvus, and the Milvus is away; so also of ExpandCandidates.
     """
     ExpandCandidates: _grpc.UnaryStreamMultiCallable[_index_pb2.ExpandCandidatesRequest, _index_pb2.ExpandCandidatesResponse]
     """Tell which items were newly labelled, and get what that changed in the campaign's candidate pool.
@@ -179,9 +182,11 @@ class IndexServiceAsyncStub(IndexServiceStub):
     """
     DeleteItems: _aio.UnaryUnaryMultiCallable[_index_pb2.DeleteItemsRequest, _index_pb2.DeleteItemsResponse]  # type: ignore[assignment]
     """Delete items. An id that the pool does not have is counted as missing, not refused, so that a repeated call
-    is harmless. Deleted items leave every candidate pool.
+    is harmless. Deleted items leave every candidate pool. They lie in the pool's files until those are compacted;
+    with purge, the answer waits until nothing of them is left there.
     NOT_FOUND: no such pool. INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids,
-    the disk.
+    the disk. UNAVAILABLE: they are deleted, but a read that began before still needs their files; or the pool is
+    being closed. Ask again.
     """
     GetItems: _aio.UnaryStreamMultiCallable[_index_pb2.GetItemsRequest, _index_pb2.GetItemsResponse]  # type: ignore[assignment]
     """Read items by id, in the order asked for, in bounded chunks.
@@ -204,6 +209,7 @@ class IndexServiceAsyncStub(IndexServiceStub):
     NOT_FOUND: no such pool, or a query id that it does not have. INVALID_ARGUMENT: no query, vectors of another
     dimension, NaN, infinite, or (cosine) all zero; an id of ids or exclude is empty, too long or repeated; k is 0 or
     over max_k; queries over max_queries. RESOURCE_EXHAUSTED: queries × k over max_neighbors; exclude over max_ids.
+    UNAVAILABLE: the pool's engine is milvus, and the Milvus is away; so also of ExpandCandidates.
     """
     ExpandCandidates: _aio.UnaryStreamMultiCallable[_index_pb2.ExpandCandidatesRequest, _index_pb2.ExpandCandidatesResponse]  # type: ignore[assignment]
     """Tell which items were newly labelled, and get what that changed in the campaign's candidate pool.
@@ -335,9 +341,11 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_index_pb2.DeleteItemsResponse, _abc.Awaitable[_index_pb2.DeleteItemsResponse]]:
         """Delete items. An id that the pool does not have is counted as missing, not refused, so that a repeated call
-        is harmless. Deleted items leave every candidate pool.
+        is harmless. Deleted items leave every candidate pool. They lie in the pool's files until those are compacted;
+        with purge, the answer waits until nothing of them is left there.
         NOT_FOUND: no such pool. INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids,
-        the disk.
+        the disk. UNAVAILABLE: they are deleted, but a read that began before still needs their files; or the pool is
+        being closed. Ask again.
         """
 
     @_abc_1.abstractmethod
@@ -384,6 +392,7 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
         NOT_FOUND: no such pool, or a query id that it does not have. INVALID_ARGUMENT: no query, vectors of another
         dimension, NaN, infinite, or (cosine) all zero; an id of ids or exclude is empty, too long or repeated; k is 0 or
         over max_k; queries over max_queries. RESOURCE_EXHAUSTED: queries × k over max_neighbors; exclude over max_ids.
+        UNAVAILABLE: the pool's engine is milvus, and the Milvus is away; so also of ExpandCandidates.
         """
 
     @_abc_1.abstractmethod

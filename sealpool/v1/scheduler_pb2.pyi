@@ -1814,6 +1814,62 @@ class ReleaseTasksResponse(_message.Message):
 Global___ReleaseTasksResponse: _TypeAlias = ReleaseTasksResponse  # noqa: Y015
 
 @_typing.final
+class EraseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAMPAIGN_FIELD_NUMBER: _builtins.int
+    ANNOTATORS_FIELD_NUMBER: _builtins.int
+    ITEM_IDS_FIELD_NUMBER: _builtins.int
+    campaign: _builtins.str
+    @_builtins.property
+    def annotators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        campaign: _builtins.str = ...,
+        annotators: _abc.Iterable[_builtins.str] | None = ...,
+        item_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotators", b"annotators", "campaign", b"campaign", "item_ids", b"item_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseRequest: _TypeAlias = EraseRequest  # noqa: Y015
+
+@_typing.final
+class EraseResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANNOTATORS_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    DERIVED_ITEM_IDS_FIELD_NUMBER: _builtins.int
+    annotators: _builtins.int
+    """Of those given, that the campaign knew."""
+    items: _builtins.int
+    @_builtins.property
+    def derived_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Made of the items by synthesis, and not erased: they are items of their own."""
+
+    def __init__(
+        self,
+        *,
+        annotators: _builtins.int = ...,
+        items: _builtins.int = ...,
+        derived_item_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotators", b"annotators", "derived_item_ids", b"derived_item_ids", "items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseResponse: _TypeAlias = EraseResponse  # noqa: Y015
+
+@_typing.final
 class NewLabel(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -69,6 +69,11 @@ class SchedulerServiceStub:
                 request_serializer=sealpool_dot_v1_dot_scheduler__pb2.ArchiveCampaignRequest.SerializeToString,
                 response_deserializer=sealpool_dot_v1_dot_scheduler__pb2.ArchiveCampaignResponse.FromString,
                 _registered_method=True)
+        self.Erase = channel.unary_unary(
+                '/sealpool.v1.SchedulerService/Erase',
+                request_serializer=sealpool_dot_v1_dot_scheduler__pb2.EraseRequest.SerializeToString,
+                response_deserializer=sealpool_dot_v1_dot_scheduler__pb2.EraseResponse.FromString,
+                _registered_method=True)
         self.RunRound = channel.unary_unary(
                 '/sealpool.v1.SchedulerService/RunRound',
                 request_serializer=sealpool_dot_v1_dot_scheduler__pb2.RunRoundRequest.SerializeToString,
@@ -188,6 +193,21 @@ class SchedulerServiceServicer:
     def ArchiveCampaign(self, request, context):
         """End a campaign for good: its open tasks are withdrawn, its labels and rounds stay readable, and its candidate
         pool is dropped. NOT_FOUND: no such campaign. Archiving twice is OK.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Erase(self, request, context):
+        """Take people out of what a campaign keeps: annotators, and items. Each name or id is replaced everywhere by a
+        pseudonym, drawn at random, which nothing leads back from; their comments, and what a language model or synthesis
+        wrote of the items, are emptied; tasks of the items are withdrawn. Labels, budget and rounds stay what they are,
+        but no model learns from an erased item any longer, because its pool does not have it. An archived campaign can be
+        asked too. Names and ids that the campaign does not know are passed over: a repeated call is harmless. Answers
+        that are kept for request ids hold ids until they expire (setting request_ids_kept_s).
+        NOT_FOUND: no such campaign. INVALID_ARGUMENT: nothing to erase; over max_labels; one is empty, too long or
+        repeated. FAILED_PRECONDITION: a pool of the campaign still has an item: delete it there first; or a round is under
+        way: pause the campaign, and wait for its end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -340,6 +360,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.ArchiveCampaign,
                     request_deserializer=sealpool_dot_v1_dot_scheduler__pb2.ArchiveCampaignRequest.FromString,
                     response_serializer=sealpool_dot_v1_dot_scheduler__pb2.ArchiveCampaignResponse.SerializeToString,
+            ),
+            'Erase': grpc.unary_unary_rpc_method_handler(
+                    servicer.Erase,
+                    request_deserializer=sealpool_dot_v1_dot_scheduler__pb2.EraseRequest.FromString,
+                    response_serializer=sealpool_dot_v1_dot_scheduler__pb2.EraseResponse.SerializeToString,
             ),
             'RunRound': grpc.unary_unary_rpc_method_handler(
                     servicer.RunRound,
@@ -591,6 +616,33 @@ class SchedulerService:
             '/sealpool.v1.SchedulerService/ArchiveCampaign',
             sealpool_dot_v1_dot_scheduler__pb2.ArchiveCampaignRequest.SerializeToString,
             sealpool_dot_v1_dot_scheduler__pb2.ArchiveCampaignResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Erase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealpool.v1.SchedulerService/Erase',
+            sealpool_dot_v1_dot_scheduler__pb2.EraseRequest.SerializeToString,
+            sealpool_dot_v1_dot_scheduler__pb2.EraseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -64,6 +64,17 @@ class SchedulerServiceStub:
     """End a campaign for good: its open tasks are withdrawn, its labels and rounds stay readable, and its candidate
     pool is dropped. NOT_FOUND: no such campaign. Archiving twice is OK.
     """
+    Erase: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.EraseRequest, _scheduler_pb2.EraseResponse]
+    """Take people out of what a campaign keeps: annotators, and items. Each name or id is replaced everywhere by a
+    pseudonym, drawn at random, which nothing leads back from; their comments, and what a language model or synthesis
+    wrote of the items, are emptied; tasks of the items are withdrawn. Labels, budget and rounds stay what they are,
+    but no model learns from an erased item any longer, because its pool does not have it. An archived campaign can be
+    asked too. Names and ids that the campaign does not know are passed over: a repeated call is harmless. Answers
+    that are kept for request ids hold ids until they expire (setting request_ids_kept_s).
+    NOT_FOUND: no such campaign. INVALID_ARGUMENT: nothing to erase; over max_labels; one is empty, too long or
+    repeated. FAILED_PRECONDITION: a pool of the campaign still has an item: delete it there first; or a round is under
+    way: pause the campaign, and wait for its end.
+    """
     RunRound: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.RunRoundRequest, _scheduler_pb2.RunRoundResponse]
     """Run one round now, whatever the campaign's rule says, and answer when its picks are tasks (and, with a `dataset`
     oracle, labelled). A round that runs already is waited for and answered; a caller who leaves does not stop it.
@@ -155,6 +166,17 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     ArchiveCampaign: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ArchiveCampaignRequest, _scheduler_pb2.ArchiveCampaignResponse]  # type: ignore[assignment]
     """End a campaign for good: its open tasks are withdrawn, its labels and rounds stay readable, and its candidate
     pool is dropped. NOT_FOUND: no such campaign. Archiving twice is OK.
+    """
+    Erase: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.EraseRequest, _scheduler_pb2.EraseResponse]  # type: ignore[assignment]
+    """Take people out of what a campaign keeps: annotators, and items. Each name or id is replaced everywhere by a
+    pseudonym, drawn at random, which nothing leads back from; their comments, and what a language model or synthesis
+    wrote of the items, are emptied; tasks of the items are withdrawn. Labels, budget and rounds stay what they are,
+    but no model learns from an erased item any longer, because its pool does not have it. An archived campaign can be
+    asked too. Names and ids that the campaign does not know are passed over: a repeated call is harmless. Answers
+    that are kept for request ids hold ids until they expire (setting request_ids_kept_s).
+    NOT_FOUND: no such campaign. INVALID_ARGUMENT: nothing to erase; over max_labels; one is empty, too long or
+    repeated. FAILED_PRECONDITION: a pool of the campaign still has an item: delete it there first; or a round is under
+    way: pause the campaign, and wait for its end.
     """
     RunRound: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.RunRoundRequest, _scheduler_pb2.RunRoundResponse]  # type: ignore[assignment]
     """Run one round now, whatever the campaign's rule says, and answer when its picks are tasks (and, with a `dataset`
@@ -286,6 +308,23 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_scheduler_pb2.ArchiveCampaignResponse, _abc.Awaitable[_scheduler_pb2.ArchiveCampaignResponse]]:
         """End a campaign for good: its open tasks are withdrawn, its labels and rounds stay readable, and its candidate
         pool is dropped. NOT_FOUND: no such campaign. Archiving twice is OK.
+        """
+
+    @_abc_1.abstractmethod
+    def Erase(
+        self,
+        request: _scheduler_pb2.EraseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.EraseResponse, _abc.Awaitable[_scheduler_pb2.EraseResponse]]:
+        """Take people out of what a campaign keeps: annotators, and items. Each name or id is replaced everywhere by a
+        pseudonym, drawn at random, which nothing leads back from; their comments, and what a language model or synthesis
+        wrote of the items, are emptied; tasks of the items are withdrawn. Labels, budget and rounds stay what they are,
+        but no model learns from an erased item any longer, because its pool does not have it. An archived campaign can be
+        asked too. Names and ids that the campaign does not know are passed over: a repeated call is harmless. Answers
+        that are kept for request ids hold ids until they expire (setting request_ids_kept_s).
+        NOT_FOUND: no such campaign. INVALID_ARGUMENT: nothing to erase; over max_labels; one is empty, too long or
+        repeated. FAILED_PRECONDITION: a pool of the campaign still has an item: delete it there first; or a round is under
+        way: pause the campaign, and wait for its end.
         """
 
     @_abc_1.abstractmethod

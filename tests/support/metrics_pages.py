@@ -27,6 +27,12 @@ def sampled(address: str) -> set[str]:
     return {one.name.removesuffix("_count") for one in samples if one.name.startswith("sealpool_")}
 
 
+def label_values(address: str, name: str, label: str) -> set[str]:
+    """Return the values of a label that the samples of a metric have."""
+    families = text_string_to_metric_families(_page(address))
+    return {one.labels[label] for family in families for one in family.samples if one.name == name}
+
+
 def _page(address: str) -> str:
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
         return str(answer.read().decode())

@@ -31,11 +31,11 @@ def free_port() -> int:
 
 
 class ServiceProcess:
-    """One service, started with `python -m`, always on the same port and folder."""
+    """One service, started with `python -m`, always on the same port and folder. `address`: not on a free port."""
 
-    def __init__(self, module: str, folder: Path, *flags: str) -> None:
+    def __init__(self, module: str, folder: Path, *flags: str, address: str = "") -> None:
         self.module = module
-        self.address = f"127.0.0.1:{free_port()}"
+        self.address = address or f"127.0.0.1:{free_port()}"
         self.metrics_address = f"127.0.0.1:{free_port()}"
         self.log = folder / f"{module}.log"
         self._command = [
@@ -73,6 +73,11 @@ class ServiceProcess:
         """How the process ended; None while it runs, or if it was never started."""
         return None if self._process is None else self._process.poll()
 
+    @property
+    def runs(self) -> bool:
+        """Whether the process was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def wait_until_killed(self, timeout_s: float = 30.0) -> None:
         """Return once the process has died of SIGKILL."""
         if self._process is None:
@@ -100,13 +105,13 @@ class ServiceProcess:
 
 
 class Stack:
-    """Index server, learner and scheduler, wired to each other."""
+    """Index server, learner and scheduler, wired to each other; all three with `flags`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.index = ServiceProcess("index_server", folder)
-        self.learner = ServiceProcess("learner", folder, "--index-server", self.index.address)
+    def __init__(self, folder: Path, *flags: str) -> None:
+        self.index = ServiceProcess("index_server", folder, *flags)
+        self.learner = ServiceProcess("learner", folder, "--index-server", self.index.address, *flags)
         self.scheduler = ServiceProcess(
-            *("scheduler", folder, "--index-server", self.index.address, "--learner", self.learner.address)
+            *("scheduler", folder, "--index-server", self.index.address, "--learner", self.learner.address, *flags)
         )
 
     def __iter__(self) -> Iterator[ServiceProcess]:

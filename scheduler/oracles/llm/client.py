@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -103,7 +104,7 @@ class EndpointClient:
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Run `work`, which asks, on one of the endpoint's threads: as many as it takes requests at once."""
         try:
-            future = self._threads.submit(work)
+            future = self._threads.submit(copy_context().run, work)
         except RuntimeError as error:  # the pool was shut down
             raise _is_stopping() from error
         self._underway.add(future)

@@ -7,10 +7,11 @@ import faiss
 import numpy as np
 import pytest
 
-from index_server.engines import ENGINES, BuildRequest
+from index_server.engines import ENGINES, BuildRequest, milvus_filling
 from index_server.engines.faiss_gpu import gpu_count, has_cuvs
 from index_server.engines.recall import tune
 from index_server.spec import Device, EngineOptions, Metric, VectorType
+from tests.support.milvus import connect, lite_in_process, wait_until
 
 DIMENSION = 16
 ITEMS = 2000
@@ -33,6 +34,19 @@ def gpu_case(name, kind):
 CASES = [pytest.param(name, Device.CPU, id=f"{name}-cpu") for name in ON_CPU] + [
     gpu_case(name, kind) for name, kind in ENGINES.items() if kind.cuda
 ]
+
+
+REMOTE = {}
+"""The Milvus of these tests, while there is one."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def milvus(tmp_path_factory):
+    with lite_in_process(tmp_path_factory.mktemp("milvus")) as port, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(milvus_filling, "_POLL_S", 0.01)
+        REMOTE["milvus"] = connect(port)
+        yield
+        REMOTE.pop("milvus").close()
 
 
 @pytest.fixture(scope="module", params=[None, "disk"], ids=["memory", "disk"])
@@ -64,6 +78,7 @@ def request_for(device, metric, vectors, *, saved=None, **fields):
         saved=saved,
         threads=1,
         seed=0,
+        milvus=REMOTE["milvus"],
     )
     return replace(request, **fields)
 
@@ -78,6 +93,7 @@ def filled(name, device, metric, vectors, **fields):
         part = vectors[start : start + 700]
         engine.add(np.arange(start, start + len(part)), part)
     engine.reveal(np.arange(len(vectors)))
+    wait_until(engine.settled)
     return engine
 
 
@@ -143,6 +159,7 @@ class TestEveryEngine:
         vectors, queries = data()
         engine = build(name, device, metric, vectors)
         engine.add(np.arange(ITEMS), vectors)
+        wait_until(engine.settled)
         assert (engine.size, engine.removed) == (ITEMS, ITEMS)
         assert (engine.search(queries, 5)[0] == -1).all()
         shown = np.arange(0, ITEMS, 2)
@@ -171,6 +188,7 @@ class TestEveryEngine:
         engine = build(name, device, metric, vectors)
         engine.add(np.arange(7), vectors[:7])
         engine.reveal(np.arange(7))
+        wait_until(engine.settled)
         rows, _ = engine.search(vectors[:2], 3000)
         assert [sorted(row[:7].tolist()) for row in rows] == [list(range(7))] * 2
         assert (rows[:, 7:] == -1).all()
@@ -182,7 +200,7 @@ class TestEveryEngine:
         rows = np.array([ITEMS - 1, 0, 700, 700])
         np.testing.assert_array_equal(engine.vectors(rows), vectors[rows])
         assert engine.size == ITEMS
-        codes = scratch is not None and name in ("ivf_pq", "lsh")
+        codes = scratch is not None and name in ("ivf_pq", "lsh", "milvus")
         assert 0 < engine.memory_bytes < vectors.nbytes if codes else engine.memory_bytes >= vectors.nbytes
         engine.close()
 
@@ -218,6 +236,7 @@ class TestEveryEngine:
         engine = filled(name, device, metric, vectors)
         saved = engine.save()
         if saved is None:
+            engine.close()
             pytest.skip(f"{name} has no training to save")
         other = build(name, device, metric, vectors[:0], saved=saved)
         other.add(np.arange(ITEMS), vectors)
@@ -248,7 +267,7 @@ class TestEveryEngine:
         after = recall(engine.search(queries, 5)[0], true)
         assert engine.breadth == 400
         # So wide all clusters and codes are looked at; a graph need not connect everything.
-        assert after >= (RECALL_FLOOR if name in ("hnsw", "cagra") else 1)
+        assert after >= (RECALL_FLOOR if name in ("hnsw", "cagra", "milvus") else 1)
         assert after > before or before == 1
         engine.close()
 

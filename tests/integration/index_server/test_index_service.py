@@ -458,6 +458,8 @@ def test_metrics_show_pools_and_campaigns(server):
         'sealpool_index_server_pool_items{pool="p"} 150.0',
         'sealpool_index_server_candidate_pool_items{campaign="c",pool="p"} 5.0',
         'sealpool_index_server_candidates_added_total{campaign="c",pool="p"} 5.0',
+        'sealpool_index_server_candidate_pool_limit_items{campaign="c",pool="p"} 60.0',
+        'sealpool_index_server_index_recall_floor_ratio{pool="p"} 0.95',
         'sealpool_index_server_pools{state="ready"} 1.0',
         'sealpool_index_server_pools{state="failed"} 0.0',
     ):
@@ -465,7 +467,7 @@ def test_metrics_show_pools_and_campaigns(server):
 
 
 def test_every_documented_metric_is_on_the_page_of_a_server_with_a_campaign(tmp_path):
-    server = start(tmp_path, metrics_listen="127.0.0.1:0")
+    server = start(tmp_path, metrics_listen="127.0.0.1:0", memory_limit_bytes=1 << 40)
     try:
         make(server.stub, device="cpu")
         expand(server.stub, ["i0"])
@@ -474,4 +476,4 @@ def test_every_documented_metric_is_on_the_page_of_a_server_with_a_campaign(tmp_
     finally:
         server.stop()
     # No engine is on a GPU here, so there is none to tell of.
-    assert missing == {"sealpool_index_server_gpu_memory_bytes"}
+    assert missing - {"sealpool_index_server_gpu_memory_total_bytes"} == {"sealpool_index_server_gpu_memory_bytes"}

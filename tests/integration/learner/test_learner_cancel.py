@@ -53,5 +53,7 @@ def test_sizes_are_read_when_they_are_scraped(index: FakeIndex, tmp_path, serve:
         "sealpool_learner_cached_candidates",
         "sealpool_learner_cache_bytes",
         "sealpool_learner_gpu_memory_bytes",
+        "sealpool_learner_gpu_memory_total_bytes",
         "sealpool_learner_waiting_trainings",
+        "sealpool_learner_running_trainings",
     }

@@ -29,4 +29,4 @@ def test_every_documented_metric_is_on_the_page_of_a_learner_after_a_round(index
     finally:
         server.stop()
     # There is no sample without a GPU.
-    assert missing - {"sealpool_learner_gpu_memory_bytes"} == set()
+    assert missing - {f"sealpool_learner_gpu_memory_{what}" for what in ("bytes", "total_bytes")} == set()

@@ -218,7 +218,7 @@ def test_the_metrics_have_requests_tokens_and_the_error_rate(
     make_with_model: Callable[..., World], model: LanguageModelServer
 ) -> None:
     world = make_with_model({}, price_in=1, max_attempts=2)
-    world.client.create_campaign(llm_campaign(audit_share=1, spec={"seed_size": 2}))
+    world.client.create_campaign(llm_campaign(audit_share=1, max_tokens=1000, spec={"seed_size": 2}))
     world.client.run_round("c")
     world.label()
     value = world.registry.get_sample_value
@@ -230,3 +230,7 @@ def test_the_metrics_have_requests_tokens_and_the_error_rate(
     assert value(f"{prefix}_in_flight_requests", {"endpoint": "default"}) == 0
     assert value(f"{prefix}_audited_items", {"campaign": "c"}) == 2
     assert value(f"{prefix}_error_rate_ratio", {"campaign": "c"}) == 0
+    assert value(f"{prefix}_spent", {"campaign": "c", "unit": "tokens"}) == 240
+    assert value(f"{prefix}_spent", {"campaign": "c", "unit": "money"}) == pytest.approx(0.0002)
+    assert value(f"{prefix}_budget", {"campaign": "c", "unit": "tokens"}) == 1000
+    assert value(f"{prefix}_budget", {"campaign": "c", "unit": "money"}) is None

@@ -1,5 +1,7 @@
 """Every engine on CPU under interleaved changes and searches, against NumPy."""
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -8,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from index_server.engines import ENGINES, BuildRequest
 from index_server.spec import Device, EngineOptions, Metric
+from tests.support.milvus import connect, lite_in_process
 
 DIMENSION = 16
 
@@ -18,7 +21,7 @@ def clustered(count, seed):
     return (centres[rng.integers(0, 20, count)] + 0.4 * rng.standard_normal((count, DIMENSION))).astype(np.float32)
 
 
-def build(name, metric, sample):
+def build(name, metric, sample, milvus):
     request = BuildRequest(
         dimension=DIMENSION,
         metric=metric,
@@ -29,6 +32,7 @@ def build(name, metric, sample):
         saved=None,
         threads=1,
         seed=0,
+        milvus=milvus,
     )
     return ENGINES[name].build(request)
 
@@ -50,12 +54,13 @@ class Interleaving(RuleBasedStateMachine):
     """Rows added, revealed and removed in any order: a search finds what is there, and nothing else."""
 
     name = ""
+    milvus = None
 
     @initialize(metric=st.sampled_from([Metric.INNER_PRODUCT, Metric.L2]))
     def begin(self, metric):
         self.metric = metric
         self.all = clustered(400, seed=2)
-        self.engine = build(self.name, metric, clustered(300, seed=3))
+        self.engine = build(self.name, metric, clustered(300, seed=3), self.milvus)
         self.live = np.zeros(0, bool)
         self.hidden = np.empty(0, np.int64)
 
@@ -100,6 +105,10 @@ class Interleaving(RuleBasedStateMachine):
             true = true_rows(self.metric, self.all[: len(kept)], queries, expected, np.flatnonzero(~kept))
             assert recall(rows[:, :expected], true) >= (1 if ENGINES[self.name].exact else 0.6)
 
+    def teardown(self):
+        if hasattr(self, "engine"):
+            self.engine.close()
+
     @invariant()
     def counts(self):
         if hasattr(self, "engine"):
@@ -107,9 +116,15 @@ class Interleaving(RuleBasedStateMachine):
             assert self.engine.removed == len(self.live) - int(self.live.sum())
 
 
+@pytest.fixture(scope="module")
+def milvus(tmp_path_factory):
+    with lite_in_process(tmp_path_factory.mktemp("milvus")) as port, closing(connect(port)) as server:
+        yield server
+
+
 @pytest.mark.parametrize("name", [name for name, kind in ENGINES.items() if kind.cpu])
-def test_holds_under_any_interleaving_of_changes_and_searches(name):
-    machine = type(f"Interleaving of {name}", (Interleaving,), {"name": name})
+def test_holds_under_any_interleaving_of_changes_and_searches(name, milvus):
+    machine = type(f"Interleaving of {name}", (Interleaving,), {"name": name, "milvus": milvus})
     limits = settings(
         max_examples=8, stateful_step_count=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )

@@ -6,7 +6,7 @@ from index_server.engines import GpuLayout
 from index_server.engines.ivf_pq import subquantizers_for
 from index_server.engines.selection import EngineRules, check_engine, choose, wants_training
 from index_server.spec import Device, EngineOptions, PoolSpec, VectorType
-from sealpool.errors import InvalidArgument
+from sealpool.errors import FailedPrecondition, InvalidArgument
 
 GIB = 2**30
 CPU = EngineRules(flat_items=50_000, gpus=0)
@@ -111,6 +111,13 @@ def test_what_cannot_be_had_here_is_refused_with_its_field(fields, rules, field)
     with pytest.raises(InvalidArgument) as refused:
         check_engine(spec_of(**fields), rules)
     assert refused.value.field == field
+
+
+def test_milvus_is_refused_by_the_name_of_the_setting_where_there_is_none():
+    with pytest.raises(FailedPrecondition, match="milvus_uri") as refused:
+        check_engine(spec_of(engine="milvus"), CPU)
+    assert refused.value.field == "spec.engine"
+    check_engine(spec_of(engine="milvus"), EngineRules(flat_items=0, gpus=0, milvus=True))
 
 
 def test_what_can_be_had_is_let_through():

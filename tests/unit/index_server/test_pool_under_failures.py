@@ -214,3 +214,52 @@ def test_one_more_upsert_than_the_disk_has_room_for_rows_is_refused_and_takes_th
     pool.upsert([records(["new"])])
     assert reserved == [27_001]  # with the rows that were staged in vain, which are skipped
     assert pool.failure == ""
+
+
+def test_a_purge_waits_for_reads_that_began_before(pool, directory):
+    parts = pool.scan(vectors=True, payloads=False).parts
+    first = next(parts)
+    pool.delete(IDS[:3])
+    purging = threading.Thread(target=pool.purge)
+    purging.start()
+    purging.join(0.3)
+    assert purging.is_alive()
+    assert list(first.ids) + [item_id for part in parts for item_id in part.ids] == IDS
+    del parts
+    purging.join(20)
+    assert not purging.is_alive()
+    assert ids_of(pool) == IDS[3:] == ids_on_disk_after_closing(pool, directory)
+
+
+def test_a_purge_of_a_pool_that_is_closed_meanwhile_says_so(pool):
+    parts = pool.scan(vectors=True, payloads=False).parts
+    next(parts)
+    pool.delete(IDS[:3])
+    errors = []
+
+    def purge():
+        try:
+            pool.purge()
+        except Unavailable as error:
+            errors.append(error)
+
+    purging = threading.Thread(target=purge)
+    purging.start()
+    pool.begin_closing()
+    purging.join(20)
+    assert "closed" in str(errors[0])
+    assert list(parts) is not None
+
+
+def test_a_purged_item_is_in_no_file_of_the_pool_but_its_id_in_the_candidates_history(pool, directory):
+    vector = records(IDS).vectors[5].tobytes()
+    assert any(vector in path.read_bytes() for path in directory.rglob("*") if path.is_file())
+    pool.delete([IDS[5]])
+    pool.purge()
+    assert not any(vector in path.read_bytes() for path in directory.rglob("*") if path.is_file())
+    assert nearest(pool)
+
+
+def ids_on_disk_after_closing(pool, directory):
+    pool.close()
+    return ids_on_disk(directory)

@@ -246,3 +246,38 @@ def test_compaction_rewrites_no_more_than_its_budget_and_gets_done_in_steps(stor
 def test_nothing_to_rewrite_is_none(store):
     put(store, ["a"])
     assert store.prepare_compaction(1 << 40) is None
+
+
+def test_a_purge_leaves_no_byte_of_deleted_items_and_all_others_in_their_order(store, tmp_path):
+    put(store, [*names("a", 150), "zzz", *names("x", 150)])
+    put(store, names("b", 300))
+    put(store, ["c"])
+    gone = vectors_of(["zzz", "c"]).astype(read(store.snapshot())[1].dtype)
+    assert all(any(vector.tobytes() in path.read_bytes() for path in data_files(tmp_path)) for vector in gone)
+    delete(store, ["zzz", "c"])
+    steps = 0
+    while (rewrite := store.prepare_purge(1)) is not None:
+        assert store.commit_compaction(rewrite)
+        steps += 1
+    del rewrite
+    assert steps == 1  # the fragment that c was in went with it
+    assert store.collect()
+    assert not any(vector.tobytes() in path.read_bytes() for path in data_files(tmp_path) for vector in gone)
+    kept = names("a", 150) + names("x", 150) + names("b", 300)
+    assert read(store.snapshot())[0] == kept == read(LanceStore.open(tmp_path).snapshot())[0]
+
+
+def test_files_that_somebody_still_reads_are_told_and_stay(store, tmp_path):
+    put(store, ["a", "b"])
+    reading = store.snapshot()
+    delete(store, ["a"])
+    assert store.commit_compaction(store.prepare_purge(1 << 40))
+    assert not store.collect()
+    assert read(reading)[0] == ["a", "b"]
+    del reading
+    assert store.collect()
+    assert len(files_in(tmp_path / "items.lance" / "data")) == 1
+
+
+def data_files(directory):
+    return [path for path in (directory / "items.lance").rglob("*") if path.is_file()]

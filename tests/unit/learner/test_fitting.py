@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from learner.checkpoints import Checkpoint, CheckpointInfo
+from learner.checkpoint_info import CheckpointInfo
+from learner.checkpoints import Checkpoint
 from learner.draws import draws_of, keys_of
 from learner.fitting import Fit, fit_round, set_aside
 from learner.models import make_classifier

@@ -119,6 +119,23 @@ def test_as_many_train_at_once_as_may() -> None:
         assert trainings.heard_in_any_order(2) == {("c", 0), ("c", "begins")}
 
 
+def test_those_that_train_and_those_that_wait_are_counted() -> None:
+    turns = queue_of(running=2)
+    assert (turns.running, turns.waiting) == (0, 0)
+    with turns.turn(10, lambda _: None, never), turns.turn(10, lambda _: None, never):
+        left = iter([False, True])
+        counted = []
+
+        def leaves() -> bool:
+            counted.append((turns.running, turns.waiting))
+            return next(left)
+
+        with pytest.raises(Cancelled), turns.turn(10, lambda _: None, leaves):
+            pass
+    assert counted == [(2, 1)] * 2
+    assert (turns.running, turns.waiting) == (0, 0)
+
+
 def test_what_does_not_fit_beside_the_others_waits_and_holds_back_who_came_later() -> None:
     with hall(queue_of(running=9, memory=100)) as trainings:
         trainings.start("a", needed=60)

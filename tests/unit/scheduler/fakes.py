@@ -87,6 +87,8 @@ class FakeIndex:
         """Of pools that differ from the others' 4."""
         self.versions: dict[str, int] = {}
         """Of pools that differ from the others' 7."""
+        self.loading: set[str] = set()
+        """Pools that are being read from disk."""
         self.dropped: list[tuple[str, str]] = []
         self.troubles = Troubles()
 
@@ -100,6 +102,8 @@ class FakeIndex:
 
     def get_pool(self, name: str) -> index_pb2.Pool:
         self.troubles.meet("get_pool")
+        if name in self.loading:
+            return index_pb2.Pool(spec=index_pb2.PoolSpec(name=name), state=index_pb2.POOL_STATE_LOADING)
         return index_pb2.Pool(
             spec=index_pb2.PoolSpec(name=name, dimension=self.dimensions.get(name, 4)),
             version=self.versions.get(name, 7),

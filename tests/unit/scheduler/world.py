@@ -16,6 +16,7 @@ from scheduler.storage.migrate import migrate
 from scheduler.storage.store import Store
 from sealpool.client import ClientOptions, SchedulerClient
 from sealpool.runtime.logs import make_logger
+from sealpool.runtime.tracing import NO_TRACING, CallTracer
 from sealpool.v1 import common_pb2, scheduler_pb2
 from tests.unit.scheduler.fakes import FakeClock, FakeIndex, FakeLearner
 
@@ -55,7 +56,10 @@ class World:
     With `beside`, another world, it stands before the same fakes.
     """
 
-    def __init__(self, data_dir: Path, *, beside: "World | None" = None, **settings: Any) -> None:
+    def __init__(
+        self, data_dir: Path, *, beside: "World | None" = None, tracer: CallTracer = NO_TRACING, **settings: Any
+    ) -> None:
+        self._tracer = tracer
         self.index = FakeIndex() if beside is None else beside.index
         if beside is None:
             self.index.add_pool("pool", 60)
@@ -92,9 +96,12 @@ class World:
             callers_learner=self.learner,
             clock=self.clock,
             log=log,
+            tracer=self._tracer,
         )
         self.registry = CollectorRegistry()
-        self.server = serve(self.settings, self.scheduler, clients=(), registry=self.registry, log=log)
+        self.server = serve(
+            self.settings, self.scheduler, clients=(), registry=self.registry, log=log, tracer=self._tracer
+        )
         self.client = SchedulerClient(self.server.address, options=ClientOptions(retry_for_s=0, timeout_s=20))
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
 """TLS and mutual TLS between client and server."""
 
 import io
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,7 +70,7 @@ def target(papers: Papers, mutual: bool) -> Iterator[str]:
     server.stop()
 
 
-def serve(papers: Papers, **more: Path | None) -> ServiceServer:
+def serve(papers: Papers, *, log: io.StringIO | None = None, **more: Path | None) -> ServiceServer:
     settings = ServiceSettings.model_validate(
         {
             "listen": "localhost:0",
@@ -84,13 +85,34 @@ def serve(papers: Papers, **more: Path | None) -> ServiceServer:
         service="index_server",
         descriptors=[index_pb2.DESCRIPTOR.services_by_name["IndexService"]],
         registry=CollectorRegistry(),
-        log=make_logger(settings, "index_server", stream=io.StringIO()),
+        log=make_logger(settings, "index_server", stream=log or io.StringIO()),
         access=INDEX_ACCESS,
     )
     index_pb2_grpc.add_IndexServiceServicer_to_server(Servicer(), server.grpc_server)
     server.start()
     server.set_serving()
     return server
+
+
+def answers(target: str, options: ClientOptions) -> bool:
+    """Whether a new client is answered."""
+    with IndexClient(target, options=options) as client:
+        try:
+            client.list_pools()
+        except Unavailable:
+            return False
+        return True
+
+
+def connects(target: str, authority: Path) -> bool:
+    return answers(target, ClientOptions(retry_for_s=0, ca_certificate=authority))
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)  # the files are looked at once a second
 
 
 def test_a_client_that_knows_the_authority_and_shows_its_certificate_is_served(target: str, papers: Papers) -> None:
@@ -135,3 +157,76 @@ def test_a_token_travels_under_tls(papers: Papers, tmp_path: Path) -> None:
     ):
         client.list_pools()
     server.stop()
+
+
+@pytest.fixture
+def renewed(papers: Papers, tmp_path: Path) -> Papers:
+    """Copies that a test may replace."""
+    copies = Papers(*(tmp_path / path.name for path in vars(papers).values()))
+    for path, copy in zip(vars(papers).values(), vars(copies).values(), strict=True):
+        copy.write_bytes(path.read_bytes())
+    return copies
+
+
+def test_a_certificate_that_is_replaced_is_shown_to_the_next_client_without_a_restart(renewed: Papers) -> None:
+    log = io.StringIO()
+    server = serve(renewed, log=log)
+    later = trustme.CA()
+    issued = later.issue_cert("localhost")
+    later.cert_pem.write_to_path(renewed.client_certificate)  # the authority's, under a name that is free
+    with IndexClient(server.address, options=ClientOptions(ca_certificate=renewed.authority)) as early:
+        assert early.list_pools() == []
+        issued.private_key_pem.write_to_path(renewed.key)
+        issued.cert_chain_pems[0].write_to_path(renewed.certificate)
+        wait_until(lambda: connects(server.address, renewed.client_certificate))
+        assert early.list_pools() == []  # over the connection that it has
+    assert not connects(server.address, renewed.authority)
+    assert log.getvalue().count("certificate read again") == 1
+    server.stop()
+
+
+@pytest.mark.parametrize("fault", ["another key", "no PEM", "half of a PEM", "gone"])
+def test_files_that_are_wrong_leave_the_certificate_as_it_was_and_are_logged_once(renewed: Papers, fault: str) -> None:
+    log = io.StringIO()
+    server = serve(renewed, log=log)
+    key = renewed.key.read_bytes()
+    if fault == "gone":
+        renewed.key.unlink()
+    else:
+        wrong = {"another key": renewed.client_key.read_bytes(), "no PEM": b"key", "half of a PEM": key[:100]}
+        renewed.key.write_bytes(wrong[fault])
+    wait_until(lambda: connects(server.address, renewed.authority) and "certificate not read" in log.getvalue())
+    looked_at_again = time.monotonic() + 2.5
+    while time.monotonic() < looked_at_again:
+        assert connects(server.address, renewed.authority)
+    assert log.getvalue().count("certificate not read") == 1
+    renewed.key.write_bytes(key)
+    wait_until(lambda: connects(server.address, renewed.authority) and "certificate read again" in log.getvalue())
+    server.stop()
+
+
+def test_clients_of_another_authority_are_served_once_its_file_is_there(renewed: Papers) -> None:
+    server = serve(renewed, tls_client_ca=renewed.authority)
+    other = trustme.CA()
+    issued = other.issue_cert("eve@example.org")
+    issued.cert_chain_pems[0].write_to_path(renewed.client_certificate)
+    issued.private_key_pem.write_to_path(renewed.client_key)
+    known = renewed.authority.read_bytes()
+    renewed.authority.with_name("known.pem").write_bytes(known)
+    options = ClientOptions(
+        retry_for_s=0,
+        ca_certificate=renewed.authority.with_name("known.pem"),
+        client_certificate=renewed.client_certificate,
+        client_key=renewed.client_key,
+    )
+    assert not answers(server.address, options)
+    renewed.authority.write_bytes(known + other.cert_pem.bytes())
+    wait_until(lambda: answers(server.address, options))
+    server.stop()
+
+
+@pytest.mark.parametrize("fault", ["another key", "no PEM"])
+def test_a_start_with_files_that_are_wrong_says_so_in_one_line(renewed: Papers, fault: str) -> None:
+    renewed.key.write_bytes(renewed.client_key.read_bytes() if fault == "another key" else b"key")
+    with pytest.raises(SystemExit, match="cannot listen on localhost:0"):
+        serve(renewed)

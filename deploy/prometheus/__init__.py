@@ -1,0 +1,1 @@
+"""Recording rules and alerts for Prometheus, and what its operator on Kubernetes reads."""
