@@ -40,7 +40,7 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 _EPILOG = (
     "Begin with `sealpool demo`, or `sealpool up` in one terminal and the other commands in a second. Beyond loopback, "
     "SEALPOOL_CA_CERTIFICATE (a PEM file) turns TLS on, and SEALPOOL_TOKEN, or SEALPOOL_CLIENT_CERTIFICATE and "
-    "SEALPOOL_CLIENT_KEY, show who we are."
+    "SEALPOOL_CLIENT_KEY, show who we are. SEALPOOL_INSECURE=true sends the token without TLS too."
 )
 
 app = typer.Typer(

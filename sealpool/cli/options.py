@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sealpool.client import ClientOptions, IndexClient, LearnerClient, SchedulerClient
-from sealpool.errors import FailedPrecondition
+from sealpool.errors import FailedPrecondition, InvalidArgument
 
 Index = Annotated[
     str, typer.Option("--index", envvar="SEALPOOL_INDEX", metavar="HOST:PORT", help="Where the index server listens.")
@@ -41,6 +41,7 @@ def client_options() -> ClientOptions:
         ca_certificate=_path("SEALPOOL_CA_CERTIFICATE"),
         client_certificate=_path("SEALPOOL_CLIENT_CERTIFICATE"),
         client_key=_path("SEALPOOL_CLIENT_KEY"),
+        insecure=_switch("SEALPOOL_INSECURE"),
     )
 
 
@@ -72,6 +73,13 @@ def need(module: str, *, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = (error.name or module).partition(".")[0]
         raise FailedPrecondition(f'this needs {missing}: pip install "sealpool[{extra}]"') from error
+
+
+def _switch(variable: str) -> bool:
+    value = os.environ.get(variable, "").lower()
+    if value not in ("", "true", "false"):
+        raise InvalidArgument(variable, f"{value!r} is neither true nor false")
+    return value == "true"
 
 
 def _path(variable: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""`sealpool pool why` and `reach`: what a campaign's candidate pool is made of, and how far it can get."""
+"""`sealpool pool why`, `reach` and `drop-candidates`: what a campaign's candidate pool is made of, and made anew of."""
 
 import math
 from typing import Annotated
@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to those of `sealpool pool`."""
     app.command()(why)
     app.command()(reach)
+    app.command()(drop_candidates)
 
 
 def why(
@@ -75,3 +76,18 @@ def reach(
         return
     error = "" if answer.exact else f" ± {share(answer.standard_error)} (standard error)"
     say(f"{campaign} can reach {share(answer.reachable_share)}{error} of {name} with k = {count(answer.k)}")
+
+
+def drop_candidates(name: PoolName, campaign: CampaignName, *, index: Index = INDEX, as_json: AsJson = False) -> None:
+    """Forget a campaign's candidate pool. Its next round grows it anew, from all its labels.
+
+    For a campaign whose labels were put back to an earlier state, from a backup: its candidate pool knows later ones.
+
+    Example: `sealpool pool drop-candidates products spam`
+    """
+    with index_client(index) as client:
+        dropped = client.drop_candidates(name, campaign)
+    if as_json:
+        answer_json({"pool": name, "campaign": campaign, "dropped": dropped})
+    else:
+        say(f"forgot {count(dropped)} candidates of {campaign} in {name}; its next round begins anew")
