@@ -1,14 +1,14 @@
 """People taken out of what a campaign keeps."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy.orm import Session
 
 from scheduler.asking import asking
 from scheduler.ports import Index
 from scheduler.service.checks import check_annotator, check_text
-from scheduler.storage import campaigns, erasing, rounds
+from scheduler.storage import campaigns, erasing, erasing_messages, rounds
 from scheduler.storage.models import Campaign
 from scheduler.storage.store import Store
 from sealpool.errors import FailedPrecondition, InvalidArgument, NotFound
@@ -44,7 +44,9 @@ class ErasureService:
                     f"a round of {campaign.name!r} is under way: pause the campaign, and wait for its end",
                     field="campaign",
                 )
-            return _erase(session, campaign, request)
+            answer = _erase(session, campaign, request)
+        self._store.shed_log()
+        return answer
 
     def _check(self, request: scheduler_pb2.EraseRequest) -> None:
         count = len(request.annotators) + len(request.item_ids)
@@ -78,18 +80,19 @@ class ErasureService:
 
 
 def _erase(session: Session, campaign: Campaign, request: scheduler_pb2.EraseRequest) -> scheduler_pb2.EraseResponse:
-    annotators = [name for name in request.annotators if erasing.knows_annotator(session, campaign.id, name)]
-    items = {item: _pseudonym() for item in request.item_ids}
-    known = [item for item in items if erasing.knows_item(session, campaign.id, item)]
-    with erasing.append_only_lifted(session):
-        for annotator in annotators:
-            erasing.rename_annotator(session, campaign.id, annotator, _pseudonym())
-        for item in known:
-            erasing.rename_item(session, campaign.id, item, items[item])
+    erasing.overwrite_what_changes(session)
+    annotators = _pseudonyms(erasing.known_annotators(session, campaign.id, request.annotators))
+    items = _pseudonyms(request.item_ids)
+    known = erasing.known_items(session, campaign.id, items)
+    if annotators or known:
+        with erasing.append_only_lifted(session):
+            erasing.rename_annotators(session, campaign.id, annotators)
+            erasing.rename_items(session, campaign.id, {item: items[item] for item in items if item in known})
     # An id may stand in a message alone: among the examples of a seeding, say.
-    derived = erasing.rename_within_messages(session, campaign, items) if items else ()
+    derived = erasing_messages.rename_items_in_messages(session, campaign, items) if items else ()
+    erasing_messages.rename_in_texts(session, campaign, {**annotators, **items})
     return scheduler_pb2.EraseResponse(annotators=len(annotators), items=len(known), derived_item_ids=derived)
 
 
-def _pseudonym() -> str:
-    return f"{erasing.ERASED}:{secrets.token_hex(8)}"
+def _pseudonyms(names: Iterable[str]) -> dict[str, str]:
+    return {name: f"{erasing.ERASED}:{secrets.token_hex(8)}" for name in names}

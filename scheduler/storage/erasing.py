@@ -1,35 +1,36 @@
 """Names of people and ids of items, replaced by pseudonyms in every table that holds them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from sqlalchemy import exists, or_, select, text, update
+from sqlalchemy import ColumnElement, Table, bindparam, case, select, text, update
 from sqlalchemy.orm import Session
 
-from scheduler.domain.states import TaskState
+from scheduler.domain.states import DrawKind, LabelPurpose, TaskState
 from scheduler.storage.models import (
     ActiveTestPoint,
     Annotation,
-    Campaign,
     DrawnItem,
     Label,
     LabelStudioTask,
     LlmAnswer,
-    Round,
     StreamDecision,
     SyntheticItem,
     Task,
 )
-from sealpool.v1 import scheduler_pb2, stream_pb2
 
 _APPEND_ONLY: Final = (Annotation, Label)
 """In the order in which whoever labels writes to them: locked in the other, two transactions could wait for each other.
 """
-_NAMING_ITEMS: Final = (
+_NAMING_ITEMS: Final[Sequence[Any]] = (
     *(Task, Label, Annotation, DrawnItem, ActiveTestPoint, LlmAnswer, StreamDecision, SyntheticItem, LabelStudioTask),
 )
-_NAMING_ANNOTATORS: Final = (Task, Label, Annotation)
+_NAMING_ANNOTATORS: Final[Sequence[Any]] = (Task, Label, Annotation)
+_AT_ONCE: Final = 500
+"""Names in a statement, which compares each row that it changes with each of them."""
+_AS_IT_IS: Final = {"synchronize_session": False}
 
 ERASED: Final = "erased"
 """What is wrong with a language model's answer that was emptied."""
@@ -39,7 +40,8 @@ ERASED: Final = "erased"
 def append_only_lifted(session: Session) -> Iterator[None]:
     """Let labels and annotations be changed until the end of the block, in a transaction that writes.
 
-    On PostgreSQL nobody else writes to them meanwhile; on SQLite nobody else writes at all.
+    On PostgreSQL nobody else writes to them meanwhile; on SQLite nobody else writes at all. Where the block raises, the
+    transaction must end with it: that brings the triggers back.
     """
     tables = [model.__tablename__ for model in _APPEND_ONLY]
     if session.get_bind().dialect.name == "postgresql":
@@ -60,87 +62,95 @@ def append_only_lifted(session: Session) -> Iterator[None]:
         session.execute(text(statement))
 
 
-def knows_annotator(session: Session, campaign_id: int, annotator: str) -> bool:
-    """Whether the campaign keeps the name."""
-    return any(
-        session.scalar(select(exists().where(model.campaign_id == campaign_id, model.annotator == annotator)))
-        for model in _NAMING_ANNOTATORS
+def overwrite_what_changes(session: Session) -> None:
+    """See to it that SQLite leaves nothing of what this connection changes in free parts of its file.
+
+    PostgreSQL does that in its own time, by VACUUM.
+    """
+    if session.get_bind().dialect.name == "sqlite":
+        session.execute(text("PRAGMA secure_delete = ON"))
+
+
+def known_annotators(session: Session, campaign_id: int, annotators: Iterable[str]) -> set[str]:
+    """Return those of the names that the campaign keeps."""
+    return _known(session, campaign_id, _NAMING_ANNOTATORS, "annotator", list(annotators))
+
+
+def known_items(session: Session, campaign_id: int, item_ids: Iterable[str]) -> set[str]:
+    """Return those of the ids that the campaign keeps."""
+    return _known(session, campaign_id, _NAMING_ITEMS, "item_id", list(item_ids))
+
+
+def rename_annotators(session: Session, campaign_id: int, pseudonyms: Mapping[str, str]) -> None:
+    """Give annotators other names and empty their comments. Within `append_only_lifted`."""
+    for some in _batches(list(pseudonyms)):
+        _change(session, Annotation, _rows(Annotation, campaign_id, "annotator", some), comment="")
+        _rename(session, campaign_id, _NAMING_ANNOTATORS, "annotator", {name: pseudonyms[name] for name in some})
+
+
+def rename_items(session: Session, campaign_id: int, pseudonyms: Mapping[str, str]) -> None:
+    """Give items other ids, empty what was written of them, withdraw their tasks. Within `append_only_lifted`."""
+    for some in _batches(list(pseudonyms)):
+        open_tasks = [*_rows(Task, campaign_id, "item_id", some), Task.state == TaskState.OPEN]
+        _change(session, Task, open_tasks, state=TaskState.WITHDRAWN, annotator="", lease_expires_at=None)
+        _change(session, Annotation, _rows(Annotation, campaign_id, "item_id", some), comment="")
+        _empty_answers(session, campaign_id, some)
+        _rename(session, campaign_id, _NAMING_ITEMS, "item_id", {item: pseudonyms[item] for item in some})
+
+
+def _empty_answers(session: Session, campaign_id: int, items: Sequence[str]) -> None:
+    # The hash goes too: it tells whether a text is guessed right, and an item of the same text, which asks the same,
+    # would be given the empty answer.
+    keys = session.execute(
+        select(LlmAnswer.prompt_hash, LlmAnswer.sample).where(*_rows(LlmAnswer, campaign_id, "item_id", items))
     )
-
-
-def knows_item(session: Session, campaign_id: int, item_id: str) -> bool:
-    """Whether the campaign keeps the id."""
-    return any(
-        session.scalar(select(exists().where(model.campaign_id == campaign_id, model.item_id == item_id)))
-        for model in _NAMING_ITEMS
-    )
-
-
-def rename_annotator(session: Session, campaign_id: int, annotator: str, pseudonym: str) -> None:
-    """Give an annotator another name and empty his comments. Within `append_only_lifted`."""
-    own = (Annotation.campaign_id == campaign_id, Annotation.annotator == annotator)
-    session.execute(update(Annotation).where(*own).values(comment=""))
-    for model in _NAMING_ANNOTATORS:
-        session.execute(
-            update(model)
-            .where(model.campaign_id == campaign_id, model.annotator == annotator)
-            .values(annotator=pseudonym)
-        )
-
-
-def rename_item(session: Session, campaign_id: int, item_id: str, pseudonym: str) -> None:
-    """Give an item another id, empty what was written of it and withdraw its tasks. Within `append_only_lifted`."""
-
-    def change(model: Any, **values: object) -> None:
-        session.execute(
-            update(model).where(model.campaign_id == campaign_id, model.item_id == item_id).values(**values)
-        )
-
+    changes = [{"was": was, "of": sample, "now": secrets.token_hex(32)} for was, sample in keys]
+    if not changes:
+        return
+    answers = cast("Table", LlmAnswer.__table__)
     session.execute(
-        update(Task)
-        .where(Task.campaign_id == campaign_id, Task.item_id == item_id, Task.state == TaskState.OPEN)
-        .values(state=TaskState.WITHDRAWN, annotator="", lease_expires_at=None)
+        update(answers)
+        .where(
+            answers.c.campaign_id == campaign_id,
+            answers.c.prompt_hash == bindparam("was"),
+            answers.c.sample == bindparam("of"),
+        )
+        .values(prompt_hash=bindparam("now"), answer="", problem=ERASED),
+        changes,
     )
-    change(Annotation, comment="")
-    change(LlmAnswer, answer="", problem=ERASED)
-    for model in _NAMING_ITEMS:
-        change(model, item_id=pseudonym)
 
 
-def rename_within_messages(session: Session, campaign: Campaign, pseudonyms: Mapping[str, str]) -> Sequence[str]:
-    """Rename items where their ids stand inside of stored messages; return what was made of them, by its ids."""
-    campaign.spec = _renamed_spec(campaign.spec, pseudonyms)
-    for row in session.scalars(select(Round).where(Round.campaign_id == campaign.id, Round.spec.is_not(None))):
-        row.spec = _renamed_spec(row.spec or b"", pseudonyms)
-    _rename_decisions(session, campaign.id, pseudonyms)
-    return _rename_sources(session, campaign.id, pseudonyms)
+def _known(session: Session, campaign_id: int, models: Sequence[Any], column: str, names: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for some in _batches(names):
+        for model in models:
+            query = select(getattr(model, column)).where(*_rows(model, campaign_id, column, some)).distinct()
+            found.update(session.scalars(query))
+    return found
 
 
-def _renamed_spec(stored: bytes, pseudonyms: Mapping[str, str]) -> bytes:
-    spec = scheduler_pb2.CampaignSpec.FromString(stored)
-    if not set(spec.seeding.item_ids) & pseudonyms.keys():
-        return stored
-    spec.seeding.item_ids[:] = [pseudonyms.get(item, item) for item in spec.seeding.item_ids]
-    return spec.SerializeToString(deterministic=True)
+def _rename(
+    session: Session, campaign_id: int, models: Sequence[Any], column: str, pseudonyms: Mapping[str, str]
+) -> None:
+    for model in models:
+        changed = {column: case(pseudonyms, value=getattr(model, column))}
+        _change(session, model, _rows(model, campaign_id, column, list(pseudonyms)), **changed)
 
 
-def _rename_decisions(session: Session, campaign_id: int, pseudonyms: Mapping[str, str]) -> None:
-    ids = or_(*(StreamDecision.item_id == pseudonym for pseudonym in pseudonyms.values()))
-    for row in session.scalars(select(StreamDecision).where(StreamDecision.campaign_id == campaign_id, ids)):
-        decision = stream_pb2.StreamDecision.FromString(row.decision)
-        decision.item_id = row.item_id
-        row.decision = decision.SerializeToString()
+def _change(session: Session, model: Any, rows: Sequence[ColumnElement[bool]], **values: object) -> None:
+    session.execute(update(model).where(*rows).values(**values), execution_options=_AS_IT_IS)
 
 
-def _rename_sources(session: Session, campaign_id: int, pseudonyms: Mapping[str, str]) -> list[str]:
-    erased, derived = set(pseudonyms.values()), []
-    for row in session.scalars(select(SyntheticItem).where(SyntheticItem.campaign_id == campaign_id)):
-        item = stream_pb2.SyntheticItem.FromString(row.item)
-        if row.item_id in erased:
-            item.item_id, item.text = row.item_id, ""
-        if set(item.sources) & pseudonyms.keys():
-            item.sources[:] = [pseudonyms.get(source, source) for source in item.sources]
-            if not item.real and row.item_id not in erased:
-                derived.append(row.item_id)
-        row.item = item.SerializeToString()
-    return derived
+def _rows(model: Any, campaign_id: int, column: str, names: Sequence[str]) -> list[ColumnElement[bool]]:
+    rows = [model.campaign_id == campaign_id, getattr(model, column).in_(names)]
+    # Always true, but the indexes have these before the item: a search for an item read the whole campaign.
+    if model is Label and column == "item_id":
+        rows.append(Label.purpose.in_(list(LabelPurpose)))
+    if model is DrawnItem:
+        rows.append(DrawnItem.kind.in_(list(DrawKind)))
+    return rows
+
+
+def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(names), _AT_ONCE):
+        yield names[start : start + _AT_ONCE]

@@ -10,12 +10,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 from scheduler.domain.clock import Clock
-from scheduler.storage.engine import WRITES
+from scheduler.storage.engine import BUSY_TIMEOUT_S, WRITES
 from sealpool.errors import Unavailable
 from sealpool.runtime.tracing import NO_TRACING, Tracer
 
 _PASSING = frozenset({"25006", "25P03"})
 """PostgreSQL: the database is read-only, as a standby after a failover; a transaction was ended for being idle."""
+
+_SHED_WAIT_MS = 1_000
 
 
 class Store:
@@ -78,6 +80,22 @@ class Store:
             yield session
         for listener in self._listeners:
             listener()
+
+    def shed_log(self) -> None:
+        """Write SQLite's log into its file, and empty it, unless somebody reads or writes for long.
+
+        Until then the log holds what pages were before they changed; the next time that nobody reads empties it too.
+        """
+        if not self.has_one_writer:
+            return
+        with database_errors(), self._turn, self.engine.connect() as connection:
+            cursor = connection.connection.cursor()  # not in a transaction, as SQLAlchemy's own statements are
+            try:
+                cursor.execute(f"PRAGMA busy_timeout = {_SHED_WAIT_MS}")
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
+                cursor.close()
 
     def close(self) -> None:
         """Close all connections."""

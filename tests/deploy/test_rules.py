@@ -48,6 +48,17 @@ def test_alerts_fire_when_they_should_and_only_then(path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("path", sorted(RULE_TESTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_what_is_recorded_is_recorded_before_alerts_ask_for_it(path: Path) -> None:
+    # promtool takes groups that are not named in any order, another one each time.
+    suite = yaml.safe_load(path.read_text())
+    files = [yaml.safe_load((path.parent / name).read_text()) for name in suite["rule_files"]]
+    recording = [
+        group["name"] for file in files for group in file["groups"] if any("record" in rule for rule in group["rules"])
+    ]
+    assert suite["group_eval_order"] == recording
+
+
 @pytest.mark.parametrize("name", sorted({rule["alert"] for rule in alerts()}))
 def test_each_rule_of_an_alert_is_seen_to_fire_and_the_alert_not_to(name: str) -> None:
     firing = [alert["exp_labels"] for check in checks() if check["alertname"] == name for alert in check["exp_alerts"]]
