@@ -173,6 +173,7 @@ class PoolIndex:
             engine.reserve(len(addresses))
             start = 0
             for ids, vectors in items:
+                engine.make_room(len(ids))
                 index.append(ids, vectors, addresses[start : start + len(ids)])
                 start += len(ids)
                 progress(start / len(addresses))

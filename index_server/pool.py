@@ -174,3 +174,4 @@ class Pool(PoolCampaigns):
     def close(self) -> None:
         """Wait for what is under way, and let go of everything."""
         self._state.close()
+        self.upkeep.close()

@@ -87,6 +87,9 @@ class Engine(Protocol):
             The system that indexes is away.
         """
 
+    def make_room(self, rows: int) -> None:
+        """Wait until so many rows may be added, in an engine whose system lags behind. Called with no lock held."""
+
     def reserve(self, rows: int) -> None:
         """Take memory for about so many rows more, where that saves moving those that are there. Called as `add`."""
 

@@ -1,6 +1,5 @@
 """Another index of a pool's items, built while the first one serves."""
 
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -17,7 +16,6 @@ from sealpool.errors import Unavailable
 from sealpool.types import Vectors
 
 _COPIED_ROWS: Final = 16_384
-_POLL_S: Final = 0.1
 
 Reading = Callable[[], AbstractContextManager[None]]
 """Holds the index as it is, for as long as the context is entered."""
@@ -35,44 +33,41 @@ class Rebuild:
     """An index in the making: trained on a sample, filled from the one that serves, and caught up with it.
 
     `prepare` and `catch_up` take the lock of `reading` for moments; changes go on between them. Then, while nothing
-    changes, `finish` takes in the rest, and the new index stands for the old one, with other rows.
+    changes, `finish` takes in the rest, and the new index stands for the old one, with other rows. Where compaction
+    moved items since the first `prepare`, `move` is to be called.
     """
 
     def __init__(self, index: PoolIndex, due: Due, reading: Reading, *, ending: Callable[[], bool]) -> None:
         self._ending = ending
         self._index = index
-        self._due = due
+        self.due = due
         self._reading = reading
         self._new_rows: Rows = np.empty(0, np.int64)
         """Where old rows lie in the new index, −1 for nowhere."""
         self._other: PoolIndex | None = None
+        self._filled = False
 
-    def prepare(self) -> None:
-        """Train the engine and take in what is there.
+    def prepare(self) -> bool:
+        """Train the engine and take in what is there; False where the engine lags behind, and this is to be called again.
 
         Raises
         ------
         RecallMissed
             The engine is not to be used.
         Unavailable
-            The pool is being closed, or the system in which the engine lies is away.
+            The pool is being closed; or the system in which the engine lies is away, and this may be called again.
         """
-        engine = self._trained()
-        state = None if self._due.train else self._index.state
-        self._other = PoolIndex(
-            self._index.spec,
-            self._index.settings,
-            choice=self._due.choice,
-            state=state,
-            engine=engine,
-            report=None,
-            directory=self._index.directory,
-        )
-        self._settle(engine)  # empty: one that cannot be reached is found out before anything is copied
-        self.catch_up()
-        if not self._due.choice.kind.exact:
-            self._settle(engine)
-            self._measure(engine)
+        other = self._other = self._other or self._empty()
+        if not self._filled:
+            if not other.engine.settled():  # one that cannot be reached is found out before anything is copied
+                return False
+            self.catch_up()
+            self._filled = True
+        if not self.due.choice.kind.exact:
+            if not other.engine.settled():
+                return False
+            self._measure(other.engine)
+        return True
 
     def catch_up(self) -> int:
         """Take in what has come since; return how many items that were."""
@@ -82,9 +77,16 @@ class Rebuild:
         while len(self._new_rows) < limit:
             if self._ending():
                 raise Unavailable("the pool is being closed", field="pool")
+            if self._other is not None:
+                self._other.engine.make_room(_COPIED_ROWS)
             with self._reading():
                 taken += self._take(min(limit, len(self._new_rows) + _COPIED_ROWS))
         return taken
+
+    def move(self) -> None:
+        """Take the addresses that the items have by now. To be called while nothing changes."""
+        if self._other is not None:
+            self._other.table.move(self._index.table.addresses_at(np.flatnonzero(self._new_rows >= 0)))
 
     def finish(self) -> tuple[PoolIndex, Rows]:
         """Return the new index, and where each old row lies in it. To be called while nothing changes."""
@@ -102,15 +104,25 @@ class Rebuild:
         if self._other is not None:
             self._other.close()
 
-    def _trained(self) -> Engine:
-        return build_engine(
-            self._index.spec,
-            self._index.settings,
-            self._due.choice,
-            items=len(self._index),
-            state=None if self._due.train else self._index.state,
+    def _empty(self) -> PoolIndex:
+        index, state = self._index, None if self.due.train else self._index.state
+        engine = build_engine(
+            index.spec,
+            index.settings,
+            self.due.choice,
+            items=len(index),
+            state=state,
             sample=self._sample,
-            directory=self._index.directory,
+            directory=index.directory,
+        )
+        return PoolIndex(
+            index.spec,
+            index.settings,
+            choice=self.due.choice,
+            state=state,
+            engine=engine,
+            report=None,
+            directory=index.directory,
         )
 
     def _sample(self, count: int) -> Vectors:
@@ -137,12 +149,6 @@ class Rebuild:
         self._new_rows = grown
         return len(old)
 
-    def _settle(self, engine: Engine) -> None:
-        while not engine.settled():
-            if self._ending():
-                raise Unavailable("the pool is being closed", field="pool")
-            time.sleep(_POLL_S)
-
     def _measure(self, engine: Engine) -> None:
         if self._other is None:
             raise ValueError("prepare comes first")
@@ -151,7 +157,7 @@ class Rebuild:
         if not report.met:
             raise RecallMissed(report, spec.min_recall)
         self._other.report = report
-        before = None if self._due.train else self._index.state
+        before = None if self.due.train else self._index.state
         trained_on = before.trained_on if before else len(self._other)
         self._other.state = measured_state(self._other, report, trained_on=trained_on)
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,8 +20,8 @@ _CAUGHT_UP: Final = 4096
 _MEASURE_GROWTH: Final = 2
 _RETRY_GROWTH: Final = 2
 """A refused engine is tried again once the pool has grown so many times."""
-
-
+_UNSETTLED_S: Final = 1.0
+"""An engine that lags behind is looked at again after so long. Other pools have their turn meanwhile."""
 _AWAY_S: Final = 15.0
 """When what an engine lies in was away, it is looked for again after so long."""
 _PURGE_WAIT_S: Final = 30.0
@@ -56,6 +57,8 @@ class PoolUpkeep:
         self._compaction_bytes = compaction_bytes
         self._due_since: float | None = None
         self._refusal: _Refusal | None = None
+        self._rebuild: Rebuild | None = None
+        """One that has begun and has not ended."""
         self._turn = threading.Lock()
         self.building = ""
         """The engine that is being built, or is to be once uploads have ended; "" for none."""
@@ -68,9 +71,7 @@ class PoolUpkeep:
         """
         with self._turn:
             try:
-                wait_s = self._rebuild_if_due()
-                if wait_s is None:
-                    self._measure_if_due()
+                wait_s = self._look_after_index()
                 self._compact()
                 if wait_s is None:
                     wait_s = self._build_graph()
@@ -82,8 +83,27 @@ class PoolUpkeep:
             else:
                 return wait_s
 
+    def close(self) -> None:
+        """Let go of a rebuild that has begun, once the pool is being closed. A step under way does so at its end."""
+        if self._turn.acquire(blocking=False):
+            try:
+                self._abandon()
+            finally:
+                self._turn.release()
+
+    def _look_after_index(self) -> float | None:
+        try:
+            wait_s = self._rebuild_if_due()
+            return self._measure_if_due() if wait_s is None else wait_s
+        except Unavailable:
+            if self._state.closing.is_set():
+                raise
+            return _AWAY_S
+
     def _rebuild_if_due(self) -> float | None:
         state = self._state
+        if self._rebuild is not None:
+            return self._go_on(self._rebuild)
         with state.reading():
             due = self._due()
         if due is None:
@@ -95,25 +115,26 @@ class PoolUpkeep:
         waited_s = time.monotonic() - self._due_since
         if self._busy() and waited_s < self._patience_s:
             return min(1.0, self._patience_s - waited_s)
-        self._rebuild(due)
         self._due_since = None
-        return None
+        return self._begin(due)
 
-    def _measure_if_due(self) -> None:
+    def _measure_if_due(self) -> float | None:
         """Measure an approximate engine again once its pool has doubled; rebuild one that misses the floor."""
         state, index = self._state, self._state.index
         if index.state is None or index.report is None or len(index) < _MEASURE_GROWTH * index.state.measured_on:
-            return
+            return None
+        if not index.engine.settled():
+            return _UNSETTLED_S
         spec, seed = index.spec, index.settings.seed
         report = tune(index.engine, spec.min_recall, metric=spec.metric, seed=seed, reading=state.reading)
         if report.met:
             index.report = report
             index.state = measured_state(index, report, trained_on=index.state.trained_on)
             write_engine_state(state.directory / "engine.state", index.state)
-        else:
-            state.log.warning("recall fell", pool=spec.name, engine=index.engine.name, recall=round(report.recall, 4))
-            trains = index.choice.kind.items_to_train(len(index), spec.options) > 0
-            self._rebuild(Due(choice=index.choice, train=trains))
+            return None
+        state.log.warning("recall fell", pool=spec.name, engine=index.engine.name, recall=round(report.recall, 4))
+        trains = index.choice.kind.items_to_train(len(index), spec.options) > 0
+        return self._begin(Due(choice=index.choice, train=trains))
 
     def _due(self) -> Due | None:
         index = self._state.index
@@ -129,28 +150,47 @@ class PoolUpkeep:
         index.choice = instead.choice if index.choice.kind.exact else index.choice
         return None if index.choice.kind.exact and not masked else instead
 
-    def _rebuild(self, due: Due) -> None:
+    def _begin(self, due: Due) -> float | None:
         state = self._state
-        rebuild = Rebuild(state.index, due, state.reading, ending=state.closing.is_set)
-        done = False
-        try:
-            rebuild.prepare()
-            while rebuild.catch_up() > _CAUGHT_UP:
-                pass
-            with state.writer:
-                self._exchange(rebuild)
-            done = True
-        except RecallMissed as missed:
-            reason = f"exact: {due.choice.kind.name} was refused, {missed}"
-            self._refusal = _Refusal(due.choice.kind.name, len(state.index), reason)
-            (state.directory / "engine.state").unlink(missing_ok=True)  # lest a restart believe an earlier measurement
-            state.log.warning("engine refused", pool=state.spec.name, engine=due.choice.kind.name, reason=str(missed))
-        finally:
-            self.building = ""
-            if not done:
-                rebuild.abandon()
-        if not done:
-            self._rebuild_if_due()
+        self.building = due.choice.kind.name
+        self._rebuild = Rebuild(state.index, due, state.reading, ending=state.closing.is_set)
+        return self._go_on(self._rebuild)
+
+    def _go_on(self, rebuild: Rebuild) -> float | None:
+        """Go on with a rebuild; return after how long again, None where it has ended. A fault of ours ends it too."""
+        state = self._state
+        with ExitStack() as unless_it_goes_on:
+            unless_it_goes_on.callback(self._abandon)
+            try:
+                if not rebuild.prepare():
+                    unless_it_goes_on.pop_all()
+                    return _UNSETTLED_S
+                while rebuild.catch_up() > _CAUGHT_UP:
+                    pass
+                with state.writer:
+                    self._exchange(rebuild)
+                unless_it_goes_on.pop_all()
+            except Unavailable:
+                if not state.closing.is_set():
+                    unless_it_goes_on.pop_all()
+                raise
+            except RecallMissed as missed:
+                self._refuse(rebuild.due, missed)
+        if self._rebuild is None:  # it was refused: an exact engine may be due instead
+            return self._rebuild_if_due()
+        self._rebuild, self.building = None, ""
+        return None
+
+    def _abandon(self) -> None:
+        rebuild, self._rebuild, self.building = self._rebuild, None, ""
+        if rebuild is not None:
+            rebuild.abandon()
+
+    def _refuse(self, due: Due, missed: RecallMissed) -> None:
+        state, engine = self._state, due.choice.kind.name
+        self._refusal = _Refusal(engine, len(state.index), f"exact: {engine} was refused, {missed}")
+        (state.directory / "engine.state").unlink(missing_ok=True)  # lest a restart believe an earlier measurement
+        state.log.warning("engine refused", pool=state.spec.name, engine=engine, reason=str(missed))
 
     def _exchange(self, rebuild: Rebuild) -> None:
         state = self._state
@@ -247,5 +287,7 @@ class PoolUpkeep:
             addresses = snapshot.addresses()
             with state.gate.write(), state.view.write():
                 state.index.table.move(addresses)
+                if self._rebuild is not None:
+                    self._rebuild.move()
                 state.snapshot = snapshot
         return True

@@ -172,9 +172,11 @@ class PoolWriter:
         for part in vectors:
             start = 0
             while start < len(part):
+                some = part[start : start + rows]
+                self._state.index.engine.make_room(len(some))  # before the lock: searches go on while it waits
                 begun = time.perf_counter()
                 with self._state.view.write():
-                    self._state.index.stage(arrivals, part[start : start + rows])
+                    self._state.index.stage(arrivals, some)
                 start += rows
                 quick = time.perf_counter() - begun < _HOLD_S
                 rows = min(2 * rows, _MAX_ROWS) if quick else max(rows // 2, _FIRST_ROWS)

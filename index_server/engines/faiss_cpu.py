@@ -102,6 +102,9 @@ class FaissCpuEngine:
         """Return True."""
         return True
 
+    def make_room(self, rows: int) -> None:
+        """Do nothing."""
+
     def reserve(self, rows: int) -> None:
         """Do nothing."""
 

@@ -186,6 +186,9 @@ class FaissGpuEngine:
         """Return True."""
         return True
 
+    def make_room(self, rows: int) -> None:
+        """Do nothing."""
+
     def reserve(self, rows: int) -> None:
         """Do nothing."""
 

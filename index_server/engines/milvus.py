@@ -23,6 +23,8 @@ MAX_DIMENSION: Final = 32_768
 _MAX_LINKS: Final = 2048
 _MAX_EF: Final = 32_768
 _QUERY_BYTES: Final = 8 << 20
+_MAX_QUERIES: Final = 16_384
+"""Milvus takes no more at once."""
 _ANSWER_KEYS: Final = 1 << 19
 """Keys and scores of one answer, 6 MiB. Milvus sends up to 100."""
 _WIDENING: Final = 4
@@ -93,15 +95,18 @@ class MilvusEngine:
         """Whether Milvus has and has indexed all rows; Unavailable while it is away."""
         return self._filling.settled()
 
+    def make_room(self, rows: int) -> None:
+        """Wait for Milvus where it is so far behind that searches would be refused, and not where it is away."""
+        self._filling.make_room(rows)
+
     def reserve(self, rows: int) -> None:
         """Do nothing."""
 
     def add(self, rows: Rows, vectors: Vectors) -> None:
-        """Append `vectors` as `rows`, masked. Waits for Milvus where it is far behind, and not where it is away."""
+        """Append `vectors` as `rows`, masked."""
         check_dense(rows, self.size)
         if not len(rows):
             return
-        self._filling.make_room()
         self._vectors.write(self.size, vectors)
         self._mask.append(len(rows))
         self._filling.grow(self.size)
@@ -199,7 +204,7 @@ class MilvusEngine:
     def _fetched(self, queries: Vectors, k: int, fetch: int, bits: Bits | None, there: There) -> Answer:
         """Return the k nearest that count out of the `fetch` nearest in Milvus."""
         rows, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
-        step = max(1, min(_ANSWER_KEYS // fetch, _QUERY_BYTES // (4 * self._dimension)))
+        step = max(1, min(_MAX_QUERIES, _ANSWER_KEYS // fetch, _QUERY_BYTES // (4 * self._dimension)))
         for start in range(0, len(queries), step):
             some = slice(start, start + step)
             found = there.rows_of(self._asked(queries[some], fetch, there))

@@ -73,6 +73,8 @@ class Filling:
         self._gone: list[Rows] = []
         self._deleted = 0
         """How many of `_gone` Milvus has been told."""
+        self._deleting = 0
+        """How many of `_gone` it may have heard of: one more while a deletion is under way or has failed."""
         self._sealed = 0
         self._polls: int | None = None
         """How often the index was asked for, None where it is not waited for."""
@@ -93,10 +95,11 @@ class Filling:
         """Why the latest attempt to reach Milvus failed, "" if it did not."""
         return self._failure
 
-    def make_room(self) -> None:
-        """Wait until Milvus is no further behind than a search can bear, unless it is away."""
+    def make_room(self, rows: int) -> None:
+        """Wait until Milvus, with `rows` more, is no further behind than a search can bear, unless it is away."""
+        most = max(0, MAX_BEHIND - rows)
         with self._changed:
-            self._changed.wait_for(lambda: self._behind <= MAX_BEHIND or bool(self._failure) or self._closing)
+            self._changed.wait_for(lambda: self._behind <= most or bool(self._failure) or self._closing)
 
     def grow(self, size: int) -> None:
         """Take notice that the log has `size` rows."""
@@ -135,8 +138,6 @@ class Filling:
             self._closing = True
             self._changed.notify_all()
         self._thread.join(self._server.timeout_s)
-        if self._there is not None:
-            self._server.forget(self._there.name, reachable=not self._failure and not self._thread.is_alive())
 
     @property
     def _behind(self) -> int:
@@ -147,6 +148,15 @@ class Filling:
         return self._polls is not None or rows - self._sealed >= max(LEAST_INDEXED, _SEALED_SHARE * rows)
 
     def _run(self) -> None:
+        try:
+            self._fill()
+        finally:
+            if not self._closing:
+                self._failed("a fault of ours ended the thread that fills it: restart the index server")
+            elif self._there is not None:  # also one that was being made while `close` gave up waiting
+                self._server.forget(self._there.name, reachable=not self._failure)
+
+    def _fill(self) -> None:
         while not self._closing:
             try:
                 wait_s = self._step()
@@ -190,13 +200,14 @@ class Filling:
             self._server.log.warning("milvus collection lost", collection=there.name, rows=there.rows)
             self._server.forget(there.name)
         self._become(There(name=self._server.create(self._shape)), doubted=False)
-        self._deleted, self._sealed, self._polls = 0, 0, None
+        self._deleted = self._deleting = self._sealed = 0
+        self._polls = None
 
     def _is_whole(self, there: There) -> bool:
-        if not self._server.exists(there.name):
+        if len(there.epochs) >= 1 << _EPOCH_BITS or not self._server.exists(there.name):
             return False
         self._server.load(there.name)
-        gone = sum(len(rows) for rows in self._gone[: self._deleted])
+        gone = sum(len(rows) for rows in self._gone[: self._deleting])
         return self._server.count(there.name, there.timestamp) >= there.rows - gone
 
     def _insert(self, there: There) -> None:
@@ -211,6 +222,7 @@ class Filling:
 
     def _delete(self, there: There) -> None:
         rows = self._gone[self._deleted]
+        self._deleting = self._deleted + 1
         for start in range(0, len(rows), _DELETED_ROWS):
             self._server.delete(there.name, there.keys(rows[start : start + _DELETED_ROWS]))
         self._deleted += 1

@@ -69,7 +69,9 @@ class MilvusServer:
     """One Milvus, which others may use too.
 
     Collections are named prefix_owner_start_number. One that begins with prefix_owner and is not in use is a remainder
-    of an index server that was killed, or that could not reach Milvus when it let go of it, and is dropped.
+    of an index server that was killed, or that could not reach Milvus when it let go of it, and is dropped: those of
+    earlier starts once, before the first collection is made, so that two servers that should not be of one owner do not
+    go on dropping each other's.
 
     Threads: any.
 
@@ -80,7 +82,7 @@ class MilvusServer:
     token
         "user:password" or an API key; "" for none.
     owner
-        Names this index server, the same after a restart. No two may run with the same prefix and owner.
+        Names this index server, the same after a restart. No two should run with the same prefix and owner.
     start
         Names this start of it.
     timeout_s
@@ -115,8 +117,9 @@ class MilvusServer:
         self.index = index
         self.timeout_s = timeout_s
         self.log = log
-        self._mine = f"{prefix}_{owner}_"
-        self._start = start
+        self._left = f"{prefix}_{owner}_"
+        """How the names begin of what is ours to drop."""
+        self._mine = f"{self._left}{start}_"
         self._numbers = itertools.count()
         self._database = parts.path.strip("/") or "default"
         self._metadata = [("authorization", base64.b64encode(token.encode()).decode())] if token else []
@@ -139,7 +142,7 @@ class MilvusServer:
         """
         self._drop_remainders()
         with self._guard:
-            name = f"{self._mine}{self._start}_{next(self._numbers)}"
+            name = f"{self._mine}{next(self._numbers)}"
             self._in_use.add(name)
         created = False
         try:
@@ -267,7 +270,8 @@ class MilvusServer:
     def _drop_remainders(self) -> None:
         names = self._names()  # before: what another thread makes from now on is not among them
         with self._guard:
-            left = [name for name in names if name.startswith(self._mine) and name not in self._in_use]
+            left = [name for name in names if name.startswith(self._left) and name not in self._in_use]
+            self._left = self._mine
         for name in left:
             self.forget(name)
 

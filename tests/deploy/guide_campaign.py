@@ -64,9 +64,8 @@ class Desk:
     def known(self) -> Known:
         """Return what the services know."""
         with self.index() as index, self.scheduler() as scheduler:
-            labels = scheduler.list_labels(CAMPAIGN)
             return Known(
-                labels=[(label.item_id, tuple(label.classes), label.annotator) for label in labels],
+                labels=[(one.item_id, tuple(one.classes), one.annotator) for one in scheduler.list_labels(CAMPAIGN)],
                 rounds=[(one.number, one.state, one.picks) for one in scheduler.list_rounds(CAMPAIGN)],
                 candidates=frozenset(item for some in index.list_candidates(ALIAS, CAMPAIGN) for item in some.ids),
             )

@@ -29,6 +29,7 @@ def main(environment: Mapping[str, str], now: datetime) -> int:
         client_certificate=_path(environment, "SEALPOOL_CLIENT_CERTIFICATE"),
         client_key=_path(environment, "SEALPOOL_CLIENT_KEY"),
         token=environment.get("SEALPOOL_TOKEN", ""),
+        insecure=environment.get("SEALPOOL_INSECURE") == "true",
     )
     with IndexClient(environment["SEALPOOL_INDEX"], options=options) as index:
         failed = _write(index, root, stamp)
