@@ -28,7 +28,7 @@ Call = Callable[[IndexClient], object]
 
 def collector() -> tuple[grpc.Server, str]:
     """Return a server that answers OTLP's Export, and its address."""
-    export = grpc.unary_unary_rpc_method_handler(lambda _request, _context: b"")
+    export: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(lambda _request, _context: b"")
     server = grpc.server(ThreadPoolExecutor(2))
     service = "opentelemetry.proto.collector.trace.v1.TraceService"
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {"Export": export})])

@@ -18,7 +18,7 @@ from index_server.geometry import DirectionSum, lengths_of, unit_vectors
 from index_server.merging import Caller, MergeLimits, MergeObserver, SearchMerger
 from index_server.ports import Addresses, Engine, Rows, Scores
 from index_server.records import FloatMatrix
-from index_server.searching import RescoredSearch, without_own
+from index_server.searching import RescoredSearch, TracedSearch, without_own
 from index_server.spec import Device, Metric, PoolSpec, VectorType
 from index_server.store.engine_state import EngineState
 from index_server.table.item_table import ItemTable
@@ -122,6 +122,8 @@ class PoolIndex:
         self._direction = DirectionSum(spec.dimension, metric=spec.metric)
         self.searching = RescoredSearch(engine, spec.metric, spec.dimension)
         ratio = settings.merging.max_k_ratio if engine.name in _PREFIX_ENGINES else 1.0
+        # Bound to no method of this object: a cycle of references would keep its memory until the collector comes.
+        self._search = TracedSearch(self.searching, settings.tracer, pool=spec.name, engine=engine.name)
         self._merger = SearchMerger(
             self._search,
             replace(settings.merging, max_k_ratio=ratio),
@@ -314,21 +316,6 @@ class PoolIndex:
             with self.settings.tracer.span("search", pool=self.spec.name, queries=len(compared), k=k):
                 return self._merger.submit(compared, k, caller=caller)
         return self._search(compared, k, excluded=excluded)
-
-    def _search(
-        self, compared: Vectors, k: int, *, excluded: Rows | None = None, links: Sequence[object] = ()
-    ) -> tuple[Rows, Scores]:
-        # Each of what a merged search serves has its own span, which waits; they are linked to the one that works.
-        engine = self.engine.name
-        with self.settings.tracer.span(
-            "milvus.search" if engine == "milvus" else "faiss.search",
-            links=links,
-            pool=self.spec.name,
-            engine=engine,
-            queries=len(compared),
-            k=k,
-        ):
-            return self.searching.nearest(compared, k, excluded=excluded)
 
     def _compared(self, vectors: FloatMatrix, lengths: NDArray[np.float64], *, out: Vectors | None = None) -> Vectors:
         if self.spec.metric is not Metric.COSINE:

@@ -261,8 +261,8 @@ class Store(Protocol):
     def prepare_purge(self, budget_bytes: int) -> object | None:
         """Rewrite whatever has deleted items in it, as `prepare_compaction` does; None where nothing has."""
 
-    def collect(self) -> bool:
-        """Remove the files of earlier versions that nobody reads any more; say whether none is left."""
+    def collect(self, *, before: int) -> bool:
+        """Remove the files of versions that nobody reads any more; say whether none is left from `before` that one."""
 
     def commit_compaction(self, rewrite: object) -> bool:
         """Make a new version of what was rewritten: the same items in the same order, many at new addresses.

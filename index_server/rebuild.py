@@ -48,7 +48,7 @@ class Rebuild:
         self._filled = False
 
     def prepare(self) -> bool:
-        """Train the engine and take in what is there; False where the engine lags behind, and this is to be called again.
+        """Train the engine and take in what is there; False where that engine lags behind: call again in a while.
 
         Raises
         ------
@@ -57,16 +57,19 @@ class Rebuild:
         Unavailable
             The pool is being closed; or the system in which the engine lies is away, and this may be called again.
         """
-        other = self._other = self._other or self._empty()
+        self._check_not_ending()
+        if self._other is None:
+            self._other = self._empty()
+        engine = self._other.engine
         if not self._filled:
-            if not other.engine.settled():  # one that cannot be reached is found out before anything is copied
+            if not engine.settled():  # one that cannot be reached is found out before anything is copied
                 return False
             self.catch_up()
             self._filled = True
         if not self.due.choice.kind.exact:
-            if not other.engine.settled():
+            if not engine.settled():
                 return False
-            self._measure(other.engine)
+            self._measure(engine)
         return True
 
     def catch_up(self) -> int:
@@ -75,8 +78,7 @@ class Rebuild:
         with self._reading():
             limit = self._index.table.rows
         while len(self._new_rows) < limit:
-            if self._ending():
-                raise Unavailable("the pool is being closed", field="pool")
+            self._check_not_ending()
             if self._other is not None:
                 self._other.engine.make_room(_COPIED_ROWS)
             with self._reading():
@@ -103,6 +105,10 @@ class Rebuild:
         """Free what was built."""
         if self._other is not None:
             self._other.close()
+
+    def _check_not_ending(self) -> None:
+        if self._ending():
+            raise Unavailable("the pool is being closed", field="pool")
 
     def _empty(self) -> PoolIndex:
         index, state = self._index, None if self.due.train else self._index.state

@@ -1,6 +1,6 @@
 """Nearest rows, ordered by scores that do not depend on what else is searched for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -10,6 +10,7 @@ from index_server.engines.faiss_gpu import MAX_NEIGHBORS as MAX_GPU_NEIGHBORS
 from index_server.geometry import lengths_of, pair_scores
 from index_server.ports import Engine, Rows, Scores
 from index_server.spec import Device, Metric
+from sealpool.runtime.tracing import Tracer
 from sealpool.types import Vectors
 
 _SPARE: Final = 16
@@ -94,6 +95,33 @@ class RescoredSearch:
         else:
             beyond = exact > last + rounding * lengths_of(compared) * longest
         return beyond
+
+
+class TracedSearch:
+    """Searches of a pool's engine, each in a span."""
+
+    def __init__(self, searching: RescoredSearch, tracer: Tracer, *, pool: str, engine: str) -> None:
+        self._searching = searching
+        self._tracer = tracer
+        self._pool = pool
+        self._engine = engine
+
+    def __call__(
+        self, compared: Vectors, k: int, /, *, excluded: Rows | None = None, links: Sequence[object] = ()
+    ) -> tuple[Rows, Scores]:
+        """Do what RescoredSearch.nearest does.
+
+        Each of what a merged search serves has its own span, which waits; they are linked to the one that works.
+        """
+        with self._tracer.span(
+            "milvus.search" if self._engine == "milvus" else "faiss.search",
+            links=links,
+            pool=self._pool,
+            engine=self._engine,
+            queries=len(compared),
+            k=k,
+        ):
+            return self._searching.nearest(compared, k, excluded=excluded)
 
 
 def without_own(rows: Rows, scores: Scores, own: Rows) -> tuple[Rows, Scores]:

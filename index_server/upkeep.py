@@ -26,6 +26,8 @@ _AWAY_S: Final = 15.0
 """When what an engine lies in was away, it is looked for again after so long."""
 _PURGE_WAIT_S: Final = 30.0
 _PURGE_PAUSE_S: Final = 0.05
+_PURGED_FIRST_S: Final = 1.0
+"""When a pool is looked after again that was being purged."""
 _GRAPH_BATCH: Final = 128
 _GRAPH_TURN_S: Final = 5.0
 """How long a graph is built before other pools are looked after."""
@@ -67,21 +69,28 @@ class PoolUpkeep:
         """Do what is due; return the seconds after which to come again, None where only a change can call for it.
 
         An error is logged, and what failed is tried again after the next change: no answer depends on it. If only
-        something was away, it is tried again soon.
+        something was away, it is tried again soon. A pool that is being purged is left for later: other pools wait.
         """
-        with self._turn:
-            try:
-                wait_s = self._look_after_index()
-                self._compact()
-                if wait_s is None:
-                    wait_s = self._build_graph()
-            except (SealpoolError, OSError, RuntimeError, ValueError, MemoryError) as error:
-                if not self._state.closing.is_set():
-                    reason = str(error) or type(error).__name__
-                    self._state.log.warning("upkeep put off", pool=self._state.spec.name, reason=reason)
-                return _AWAY_S if isinstance(error, Unavailable) and not self._state.closing.is_set() else None
-            else:
-                return wait_s
+        if not self._turn.acquire(blocking=False):
+            return _PURGED_FIRST_S
+        try:
+            return self._run()
+        finally:
+            self._turn.release()
+
+    def _run(self) -> float | None:
+        try:
+            wait_s = self._look_after_index()
+            self._compact()
+            if wait_s is None:
+                wait_s = self._build_graph()
+        except (SealpoolError, OSError, RuntimeError, ValueError, MemoryError) as error:
+            if not self._state.closing.is_set():
+                reason = str(error) or type(error).__name__
+                self._state.log.warning("upkeep put off", pool=self._state.spec.name, reason=reason)
+            return _AWAY_S if isinstance(error, Unavailable) and not self._state.closing.is_set() else None
+        else:
+            return wait_s
 
     def close(self) -> None:
         """Let go of a rebuild that has begun, once the pool is being closed. A step under way does so at its end."""
@@ -115,7 +124,6 @@ class PoolUpkeep:
         waited_s = time.monotonic() - self._due_since
         if self._busy() and waited_s < self._patience_s:
             return min(1.0, self._patience_s - waited_s)
-        self._due_since = None
         return self._begin(due)
 
     def _measure_if_due(self) -> float | None:
@@ -157,7 +165,7 @@ class PoolUpkeep:
         return self._go_on(self._rebuild)
 
     def _go_on(self, rebuild: Rebuild) -> float | None:
-        """Go on with a rebuild; return after how long again, None where it has ended. A fault of ours ends it too."""
+        """Go on with a rebuild; return after how long again, None where it has ended. What is away is waited for."""
         state = self._state
         with ExitStack() as unless_it_goes_on:
             unless_it_goes_on.callback(self._abandon)
@@ -178,7 +186,7 @@ class PoolUpkeep:
                 self._refuse(rebuild.due, missed)
         if self._rebuild is None:  # it was refused: an exact engine may be due instead
             return self._rebuild_if_due()
-        self._rebuild, self.building = None, ""
+        self._rebuild, self.building, self._due_since = None, "", None
         return None
 
     def _abandon(self) -> None:
@@ -239,23 +247,36 @@ class PoolUpkeep:
         ResourceExhausted
             The disk is full.
         Unavailable
-            A read that began before needs the old files for longer than a while, or the pool is being closed.
+            For a while already the index has been being rebuilt, or a read that began before has needed the old files;
+            or the pool is being closed.
         """
-        with self._turn:
+        name = self._state.spec.name
+        if not self._turn.acquire(timeout=_PURGE_WAIT_S):
+            raise Unavailable(f"pool {name!r}: its index is being rebuilt, or another purge is under way")
+        try:
             while self._rewrite(self._state.store.prepare_purge) is not None:
                 if self._state.closing.is_set():
-                    break
-            ends = time.monotonic() + _PURGE_WAIT_S
-            while not self._collected():
-                if time.monotonic() > ends:
-                    raise Unavailable(f"pool {self._state.spec.name!r}: a read that began before has not ended")
-                if self._state.closing.wait(_PURGE_PAUSE_S):
-                    raise Unavailable(f"pool {self._state.spec.name!r} is being closed")
+                    raise Unavailable(f"pool {name!r} is being closed")
+        finally:
+            if self._state.closing.is_set():  # `close` may have found this turn taken
+                self._abandon()
+            self._turn.release()
+        self._collect(before=self._state.store.version)
 
-    def _collected(self) -> bool:
+    def _collect(self, *, before: int) -> None:
+        # Not in turn, so that upkeep goes on: what changes from here on has nothing of the deleted items.
+        name = self._state.spec.name
+        ends = time.monotonic() + _PURGE_WAIT_S
+        while not self._collected(before):
+            if time.monotonic() > ends:
+                raise Unavailable(f"pool {name!r}: a read that began before has not ended")
+            if self._state.closing.wait(_PURGE_PAUSE_S):
+                raise Unavailable(f"pool {name!r} is being closed")
+
+    def _collected(self, before: int) -> bool:
         with self._state.writer:
             self._state.check_open()
-            return self._state.store.collect()
+            return self._state.store.collect(before=before)
 
     def _compact(self) -> None:
         state = self._state

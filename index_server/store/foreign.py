@@ -92,7 +92,7 @@ class ForeignLanceStore:
         """Raise FailedPrecondition."""
         self._refuse()
 
-    def collect(self) -> bool:
+    def collect(self, *, before: int) -> bool:  # noqa: ARG002
         """Return True: no earlier version is kept."""
         return True
 

@@ -186,10 +186,10 @@ class LanceStore:
         self._collect()
         return True
 
-    def collect(self) -> bool:
+    def collect(self, *, before: int) -> bool:
         """Remove earlier versions and the files that only they needed."""
         self._collect()
-        return set(self._retained) == {self.version} == set(self._layout.manifests())
+        return min({*self._retained, *self._layout.manifests()}) >= before
 
     def close(self) -> None:
         """Write nothing from now on. No file is held open."""

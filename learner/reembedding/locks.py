@@ -28,6 +28,13 @@ class Lock:
         """Let go of it."""
         os.close(self._descriptor)
 
+    def is_of(self, path: Path) -> bool:
+        """Whether the file that is locked is the one at `path`."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), path.stat())
+        except FileNotFoundError:
+            return False
+
     def __enter__(self) -> Self:
         return self
 
@@ -38,7 +45,7 @@ class Lock:
 
 
 def take(path: Path) -> Lock | None:
-    """Return the lock of a file, which is made where there is none; None if somebody has it.
+    """Return the lock of a file, which is made where there is none; None if somebody has it, or removed it just now.
 
     Raises
     ------
@@ -46,9 +53,13 @@ def take(path: Path) -> Lock | None:
         The file system has no locks.
     """
     try:
-        return _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return None
+    if lock.is_of(path):
+        return lock
+    lock.close()  # of a file that is gone: another process may have the lock of one that was made since
+    return None
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """The front as a part of the scheduler's process: uvicorn on a thread, started and stopped with it."""
 
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from scheduler.http.operations import EVENTS, ROUTES, operations_of
 from scheduler.settings import SchedulerSettings
 from sealpool.runtime.addresses import is_loopback
 from sealpool.runtime.admitted import CallRules
+from sealpool.runtime.certificates import CertificateFiles
 from sealpool.runtime.logs import Logger, library_log
 
 _FLUSH_S = 2
@@ -76,7 +76,7 @@ class HttpFront:
             operations, serving, is_ready=is_ready, cors_origins=settings.http_cors_origins, routers=routers
         )
         try:
-            self._config = _config(self.app, settings)
+            self._config = _config(self.app, settings, log)
             self._socket = _bound(settings.http_listen)
         except (OSError, OverflowError) as error:
             raise SystemExit(f"cannot listen on http_listen={settings.http_listen}: {error}") from error
@@ -106,7 +106,7 @@ class HttpFront:
         self._server.run(sockets=[self._socket])
 
 
-def _config(app: FastAPI, settings: SchedulerSettings) -> uvicorn.Config:
+def _config(app: FastAPI, settings: SchedulerSettings, log: Logger) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         loop="asyncio",
@@ -118,12 +118,13 @@ def _config(app: FastAPI, settings: SchedulerSettings) -> uvicorn.Config:
         proxy_headers=False,  # else a caller could say where it comes from
         server_header=False,
         timeout_graceful_shutdown=_FLUSH_S,
-        ssl_certfile=settings.tls_certificate,
-        ssl_keyfile=settings.tls_key,
-        ssl_ca_certs=str(settings.tls_client_ca) if settings.tls_client_ca else None,
-        ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca else ssl.CERT_NONE,
     )
     config.load()
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        files = CertificateFiles(
+            settings.tls_certificate, settings.tls_key, settings.tls_client_ca, log=log.bind(front="http")
+        )
+        config.ssl = files.context()  # what uvicorn would make of the files stays as they are now
     return config
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scheduler.domain.pseudonyms import is_pseudonym
 from scheduler.domain.seeding_spec import positive_class_of, positives_of, seeding_of, seeding_strategy_of
 from scheduler.domain.seeds import Purpose, derive_seed
 from scheduler.domain.spec import metadata_field_of
@@ -101,8 +102,10 @@ class Seeder:
                 return Seeds(ids=(), strategy="random", reason="")
 
     def _by_examples(self, job: RoundJob, taken: frozenset[ItemId]) -> Seeds:
-        check_examples(self._index, job.spec)
-        examples = [ItemId(item) for item in job.spec.seeding.item_ids]
+        examples = [ItemId(item) for item in job.spec.seeding.item_ids if not is_pseudonym(item)]
+        if not examples:
+            return Seeds(ids=(), strategy="random", reason="seeding by examples: all were erased")
+        _check_present(self._index, job.spec.pool, examples)
         given = [item for item in examples if item not in taken][: job.batch]
 
         def search(k: int) -> list[list[ItemId]]:
@@ -173,8 +176,11 @@ def check_examples(index: Index, spec: scheduler_pb2.CampaignSpec) -> None:
     """Raise NotFound if the pool lacks one of the items that the seeding names; ask nothing where it names none."""
     if not spec.seeding.item_ids:
         return
-    asked = [ItemId(item) for item in spec.seeding.item_ids]
-    present = set(index.get_items(spec.pool, asked, vectors=False, allow_missing=True).ids)
+    _check_present(index, spec.pool, [ItemId(item) for item in spec.seeding.item_ids])
+
+
+def _check_present(index: Index, pool: str, asked: Sequence[ItemId]) -> None:
+    present = set(index.get_items(pool, asked, vectors=False, allow_missing=True).ids)
     missing = [item for item in asked if item not in present]
     if missing:
         raise NotFound("item (spec.seeding.item_ids)", *missing, field="spec.seeding.item_ids")

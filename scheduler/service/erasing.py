@@ -1,11 +1,11 @@
 """People taken out of what a campaign keeps."""
 
-import secrets
 from collections.abc import Iterable, Sequence
 
 from sqlalchemy.orm import Session
 
 from scheduler.asking import asking
+from scheduler.domain.pseudonyms import make_pseudonym
 from scheduler.ports import Index
 from scheduler.service.checks import check_annotator, check_text
 from scheduler.storage import campaigns, erasing, erasing_messages, rounds
@@ -95,4 +95,4 @@ def _erase(session: Session, campaign: Campaign, request: scheduler_pb2.EraseReq
 
 
 def _pseudonyms(names: Iterable[str]) -> dict[str, str]:
-    return {name: f"{erasing.ERASED}:{secrets.token_hex(8)}" for name in names}
+    return {name: make_pseudonym() for name in names}

@@ -1,8 +1,9 @@
 """Transactions, and who is told when one has committed."""
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
@@ -90,12 +91,10 @@ class Store:
             return
         with database_errors(), self._turn, self.engine.connect() as connection:
             cursor = connection.connection.cursor()  # not in a transaction, as SQLAlchemy's own statements are
-            try:
+            with closing(cursor), suppress(sqlite3.OperationalError):
                 cursor.execute(f"PRAGMA busy_timeout = {_SHED_WAIT_MS}")
                 cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            finally:
-                cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
-                cursor.close()
+            connection.connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
 
     def close(self) -> None:
         """Close all connections."""

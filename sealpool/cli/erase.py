@@ -37,15 +37,17 @@ def items(
 ) -> None:
     """Delete items from a pool and its files, and replace their ids by pseudonyms in every campaign on the pool.
 
-    Pause those campaigns first. Snapshots, backups, text models and Label Studio have copies of their own.
+    Pause those campaigns first. Where the pool was deleted before, it is replacing ids alone. Snapshots, backups, text models and Label Studio have copies of their own.
 
     Example: `sealpool erase items reports report-17 report-18`
     """
     wanted = _names("ids", [*(ids or ()), *_lines(ids_file)])
     _confirm(f"Delete {count(len(wanted))} items of {pool}, for good?", yes)
     with index_client(index) as pools, scheduler_client(scheduler) as client:
-        deleted = pools.delete_items(pool, wanted, purge=True).deleted
+        deleted, gone = _delete(pools, pool, wanted)
         campaigns = [name for name in _campaigns(client) if _is_on(pools, client, name, pool)]
+        if gone is not None and not campaigns:
+            raise gone
         answers = {name: _erase_items(client, name, wanted) for name in campaigns}
     derived = {name: made for name, (_, made) in answers.items() if made}
     if as_json:
@@ -78,6 +80,14 @@ def annotator(
         answer_json({"campaigns": found})
     else:
         say(f"replaced in {count(len(found))} campaigns{': ' if found else ''}{', '.join(found)}")
+
+
+def _delete(pools: IndexClient, pool: str, ids: Sequence[str]) -> tuple[int, NotFound | None]:
+    """Return how many were deleted; and the error where the pool itself is gone, which campaigns may yet name."""
+    try:
+        return pools.delete_items(pool, ids, purge=True).deleted, None
+    except NotFound as error:
+        return 0, error
 
 
 def _lines(path: Path | None) -> list[str]:

@@ -1,7 +1,6 @@
 """A channel, and calls on it that raise our errors and try again where that is right."""
 
 import math
-import random
 import time
 from collections.abc import Callable, Iterator
 from typing import Self, TypeVar
@@ -12,6 +11,7 @@ import grpc.experimental
 from sealpool import errors
 from sealpool.client.options import ClientOptions
 from sealpool.client.places import ROUND_ROBIN, by_campaign
+from sealpool.client.retrying import Patience, was_broken_off
 from sealpool.client.tokens import MetadataSender, token_source
 from sealpool.runtime.addresses import is_loopback
 from sealpool.runtime.request_ids import REQUEST_ID_KEY
@@ -31,22 +31,8 @@ _CODES: dict[grpc.StatusCode, type[errors.SealpoolError]] = {
     grpc.StatusCode.PERMISSION_DENIED: errors.PermissionDenied,
 }
 
-_NOT_SENT = (
-    "failed to connect to all addresses",
-    "connections to all backends failing",
-    "ring hash cannot find a connected endpoint",
-    "errors resolving ",
-)
-"""How gRPC begins what it says of calls that it had no connection for."""
-
-_LEFT = ("Locally cancelled by application!", "Channel closed!")
-"""What gRPC says of calls that this client itself has cancelled."""
-
 _OF_SEVERAL = ("dns:", "ipv4:", "ipv6:")
 """Schemes of targets that may stand for several addresses, over which the calls are spread."""
-
-_FIRST_PAUSE_S = 0.05
-_LONGEST_PAUSE_S = 2.0
 
 
 class Connection:
@@ -93,29 +79,20 @@ class Connection:
         return self._tried(attempt, budget_s, idempotent=idempotent)
 
     def _tried(self, attempt: Callable[[float], T], budget_s: float, *, idempotent: bool = True) -> T:
-        started = time.monotonic()
-        away_since = math.inf
-        pause_s = _FIRST_PAUSE_S
+        patience = Patience(self.options.retry_for_s, budget_s)
         while True:
-            began = time.monotonic()
             try:
-                return attempt(max(budget_s - (began - started), 0.001))
+                return attempt(patience.begin())
             except grpc.RpcError as error:
                 raised = to_error(error, self.target)
-                now = time.monotonic()
-                if now - began > self.options.retry_for_s and not _was_broken_off(error):
-                    away_since, pause_s = now, _FIRST_PAUSE_S  # it was there all the while
-                away_since = min(away_since, began if _was_broken_off(error) else now)
-                wait_s = _wait_s(raised, pause_s) if idempotent or _was_not_begun(error) else math.inf
-                left_s = min(self.options.retry_for_s - (now - away_since), budget_s - (now - started))
-                if wait_s > left_s:
+                pause_s = patience.pause_s(error, raised, idempotent=idempotent)
+                if pause_s is None:
                     raise raised from error
             except ValueError as error:
                 if self._closed:  # gRPC's word for a call on a closed channel
                     raise errors.Cancelled(f"the client of {self.target} is closed") from error
                 raise
-            time.sleep(wait_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            time.sleep(pause_s)
 
     def stream(self, begin: Callable[[float], Iterator[T]]) -> Iterator[T]:
         """Yield a stream's messages. It is begun again while UNAVAILABLE, until its first message came."""
@@ -168,7 +145,7 @@ def to_error(error: grpc.RpcError, target: str) -> errors.SealpoolError:
     """Return the error that the service raised, rebuilt from the call's status."""
     code, message = error.code(), error.details() or ""
     cls = _CODES.get(code, errors.InternalError)
-    if _was_broken_off(error):
+    if was_broken_off(error):
         cls, message = errors.Unavailable, f"{target} broke the call off"
     elif cls is errors.Unavailable:
         message = f"{target} is unavailable: {message}"
@@ -180,23 +157,6 @@ def to_error(error: grpc.RpcError, target: str) -> errors.SealpoolError:
     if isinstance(rebuilt, errors.ResourceExhausted | errors.Unavailable):
         rebuilt.retry_after_s = _seconds(metadata.get("sealpool-retry-after-seconds", ""))
     return rebuilt
-
-
-def _was_broken_off(error: grpc.RpcError) -> bool:
-    # A server that stops does so with a call that has arrived and has no thread yet; and with one that stalls.
-    return (
-        error.code() is grpc.StatusCode.CANCELLED
-        and (error.details() or "") not in _LEFT
-        and not any(entry.key == "sealpool-error" for entry in error.trailing_metadata() or ())
-    )
-
-
-def _was_not_begun(error: grpc.RpcError) -> bool:
-    # Either the service says so itself, or gRPC has no connection to send anything over. It has no other sign of that
-    # than these words; with others a call that is not idempotent is not tried again, which does no harm.
-    if any(entry.key == "sealpool-error" for entry in error.trailing_metadata() or ()):
-        return True
-    return _was_broken_off(error) or (error.details() or "").startswith(_NOT_SENT)
 
 
 def _rebuild(cls: type[errors.SealpoolError], message: str, *, field: str) -> errors.SealpoolError:
@@ -212,16 +172,6 @@ def _seconds(text: str) -> float | None:
     except ValueError:
         return None
     return seconds if 0 <= seconds < math.inf else None
-
-
-def _wait_s(error: errors.SealpoolError, pause_s: float) -> float:
-    # Infinite where trying again is no use. Clients that were refused together should not come back together.
-    jitter = random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-    if not isinstance(error, errors.ResourceExhausted | errors.Unavailable):
-        return math.inf
-    if error.retry_after_s is not None:
-        return max(pause_s * jitter, error.retry_after_s * (0.5 + jitter))
-    return pause_s * jitter if isinstance(error, errors.Unavailable) else math.inf
 
 
 def _open(target: str, options: ClientOptions) -> grpc.Channel:

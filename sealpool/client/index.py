@@ -1,6 +1,6 @@
 """Client of the index server."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -123,10 +123,10 @@ class IndexClient(Connection):
         With `purge`, return once nothing of deleted items is left in the pool's files.
         """
         total = index_pb2.DeleteItemsResponse()
-        parts = list(self._chunks(ids))
-        for position, some in enumerate(parts):
-            last = position == len(parts) - 1
-            request = index_pb2.DeleteItemsRequest(pool=pool, ids=some, purge=purge and last)
+        requests = [index_pb2.DeleteItemsRequest(pool=pool, ids=some) for some in self._chunks(ids)]
+        if purge:  # by itself: where it has to be asked again, what was deleted is counted nevertheless
+            requests.append(index_pb2.DeleteItemsRequest(pool=pool, purge=True))
+        for request in requests:
             answer = self.call(_bind(self._stub.DeleteItems, request), long=True)
             total.pool_version = answer.pool_version
             total.deleted += answer.deleted
@@ -160,12 +160,12 @@ class IndexClient(Connection):
         request = index_pb2.ScanItemsRequest(pool=pool, include_vectors=vectors, include_payloads=payloads)
         told: Told[common_pb2.ItemBatch] = Told()
 
-        def begin(seconds: float) -> Iterator[tuple[int, Hashable, common_pb2.ItemBatch]]:
+        def begin(seconds: float) -> Iterator[tuple[int, object, common_pb2.ItemBatch]]:
             answers = self._stub.ScanItems(request, timeout=seconds)
-            return told.beyond((len(answer.items.ids), answer.pool_version, answer.items) for answer in answers)
+            return told.beyond((len(a.items.ids), (a.pool_version, a.items), a.items) for a in answers)
 
-        for rows, version, batch in self.resumed(begin):
-            told.add(rows, version)
+        for rows, known_by, batch in self.resumed(begin):
+            told.add(rows, known_by)
             yield from_batch(batch)
 
     def sample_items(

@@ -1,6 +1,6 @@
 """Client of the learner."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,15 +152,16 @@ class LearnerClient(Connection):
         )
         told: Told[learner_pb2.PredictResponse] = Told()
 
-        def begin(seconds: float) -> Iterator[tuple[int, Hashable, learner_pb2.PredictResponse]]:
+        def begin(seconds: float) -> Iterator[tuple[int, object, learner_pb2.PredictResponse]]:
             answers = self._places.stream(
                 campaign, lambda place: self._stub.Predict(request, timeout=seconds, metadata=place)
             )
-            return told.beyond((a.probabilities.rows, (a.round, a.pool_version), a) for a in answers)
+            # Not by the probabilities: another machine may round them otherwise.
+            return told.beyond((a.probabilities.rows, (a.round, a.pool_version, list(a.ids)), a) for a in answers)
 
         classes: Sequence[str] = ()
-        for rows, state, answer in self.resumed(begin):
-            told.add(rows, state)
+        for rows, known_by, answer in self.resumed(begin):
+            told.add(rows, known_by)
             classes = answer.classes or classes
             yield Predictions(
                 ids=[ItemId(item_id) for item_id in answer.ids],

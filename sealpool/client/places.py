@@ -28,6 +28,7 @@ _AWAY: Final = (
     grpc.StatusCode.DEADLINE_EXCEEDED,
 )
 _DETOUR_S: Final = 10.0
+"""How long a campaign keeps away, at least."""
 _LONGEST_NAME: Final = 200
 
 
@@ -46,7 +47,8 @@ class Places:
     """Gives each call the metadata that decides on its server. Safe to share between threads.
 
     A campaign whose call failed, as its server is away, full or hangs, goes to another place for a while: gRPC itself
-    leaves a server only when it does not answer at all, not one that drains.
+    leaves a server only when it does not answer at all, not one that drains. Where a deadline passed, that is as long
+    as the call had: else each call of a round would lose as much again.
 
     Parameters
     ----------
@@ -71,15 +73,15 @@ class Places:
 
     @contextmanager
     def _noting(self, campaign: str) -> Iterator[Metadata]:
-        number = self._detour(campaign)
-        name = quote(
-            campaign[:_LONGEST_NAME], safe=""
-        )  # metadata is ASCII; the server is to refuse a bad name, not gRPC
+        number, began = self._detour(campaign), self._clock()
+        # Metadata is ASCII; the server is to refuse a bad name, not gRPC.
+        name = quote(campaign[:_LONGEST_NAME], safe="")
         try:
             yield ((CAMPAIGN_KEY, f"{name}/{number}" if number else name),)
         except grpc.RpcError as error:
             if error.code() in _AWAY:
-                self._take_detour(campaign, number + 1)
+                lost_s = self._clock() - began if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else 0.0
+                self._take_detour(campaign, number + 1, max(_DETOUR_S, lost_s))
             raise
 
     def _detour(self, campaign: str) -> int:
@@ -90,6 +92,9 @@ class Places:
                 return 0
             return number
 
-    def _take_detour(self, campaign: str, number: int) -> None:
+    def _take_detour(self, campaign: str, number: int, seconds: float) -> None:
+        until = self._clock() + seconds
         with self._guard:
-            self._detours[campaign] = (number, self._clock() + _DETOUR_S)
+            # A call that began earlier may fail later: it knows nothing of the places tried since.
+            known, known_until = self._detours.get(campaign, (0, 0.0))
+            self._detours[campaign] = (max(number, known), max(until, known_until))

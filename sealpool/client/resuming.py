@@ -1,7 +1,7 @@
 """How a stream that broke in the middle goes on: without what was told, or with what was not answered."""
 
 import threading
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 from sealpool.errors import Unavailable
@@ -12,35 +12,42 @@ T = TypeVar("T")
 class Told(Generic[T]):
     """How much a caller was told of an answer that is the same each time that it is asked for.
 
-    A message has `rows`, and a `state`: what the answer depends on beside the request, like the version of a pool. The
-    state is the same in all messages of an answer.
+    A message has `rows`, and something that it is known by again, like the version of the pool with what it says.
     """
 
     def __init__(self) -> None:
         self._rows = 0
-        self._state: Hashable = None
+        self._last: object = None
 
-    def add(self, rows: int, state: Hashable) -> None:
-        """Take note of a message that the caller was given."""
+    def add(self, rows: int, known_by: object) -> None:
+        """Take note of a message that the caller was given. It keeps what the last one is known by."""
         self._rows += rows
-        self._state = state
+        self._last = known_by
 
-    def beyond(self, messages: Iterable[tuple[int, Hashable, T]]) -> Iterator[tuple[int, Hashable, T]]:
-        """Yield the messages of an answer that was asked for again, without those told; each with its rows and state.
+    def beyond(self, messages: Iterable[tuple[int, object, T]]) -> Iterator[tuple[int, object, T]]:
+        """Yield the messages of an answer that was asked for again, without those told.
+
+        Each comes with its rows and with what it is known by.
 
         Raises
         ------
         Unavailable
-            It is another answer by now.
+            It is another answer by now: it ends before, is cut otherwise, or has another message where it broke off.
         """
         passed, told = 0, self._rows
-        for rows, state, message in messages:
-            if passed >= told:
-                yield rows, state, message
+        for rows, known_by, message in messages:
+            if passed == told:
+                yield rows, known_by, message
                 continue
             passed += rows
-            if state != self._state or passed > told:
-                raise Unavailable("what was being read has changed since it broke off: begin anew")
+            if passed > told or (passed == told and known_by != self._last):
+                raise _changed()
+        if passed < told:
+            raise _changed()
+
+
+def _changed() -> Unavailable:
+    return Unavailable("what was being read has changed since it broke off: begin anew")
 
 
 class Unanswered(Generic[T]):
@@ -71,7 +78,10 @@ class Unanswered(Generic[T]):
 
     def _send(self, sending: int, position: int) -> Iterator[T]:
         while sending == self._sending and (position < self._taken or self._take(sending, position)):
-            yield self._kept[position]
+            item = self._kept.get(position)
+            if item is None:
+                return  # a later sending's, and answered, since this one looked
+            yield item
             position += 1
 
     def _take(self, sending: int, position: int) -> bool:

@@ -44,6 +44,11 @@ class Admission:
         """Refuse every call from now on with UNAVAILABLE. Those under way go on."""
         self._stopping = True
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping
+
     def take(self, client: str = "") -> Refusal | None:
         """Take a permit for a client, "" for one that nobody knows from others, or return why there is none."""
         with self._changed:

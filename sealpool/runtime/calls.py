@@ -128,7 +128,8 @@ class _Call(AdmittedCall):
 
     def abort(self, error: SealpoolError) -> None:
         """End the call with an error. Raises gRPC's own exception for that."""
-        self._context.set_trailing_metadata(((REQUEST_ID_KEY, self.request_id), *trailing_metadata_of(error)))
+        metadata = trailing_metadata_of(error, stopping=self._method.rules.admission.is_stopping)
+        self._context.set_trailing_metadata(((REQUEST_ID_KEY, self.request_id), *metadata))
         self._context.abort(status_of(error), details_of(error))
 
 

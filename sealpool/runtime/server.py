@@ -146,20 +146,15 @@ class ServiceServer:
         Raises
         ------
         SystemExit
-            An address cannot be bound: said in one line.
+            An address cannot be bound: said in one line. Everything is closed by then, as after `stop`.
         """
         self._health.add_to(self.grpc_server)
         reflection.enable_server_reflection(
             [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self.grpc_server
         )
-        try:
-            self.health_address = self._start_health()
-            self.address = self._bind()
-            self.metrics_address = self._start_metrics()
-        except (RuntimeError, OSError) as error:
-            settings = self._settings
-            wanted = " and ".join(filter(None, (settings.listen, settings.metrics_listen, settings.health_listen)))
-            raise SystemExit(f"cannot listen on {wanted}: {error}") from error
+        self.health_address = self._bound("health_listen", self._start_health)
+        self.address = self._bound("listen", self._bind)
+        self.metrics_address = self._bound("metrics_listen", self._start_metrics)
         self._stalls.start()
         self._aside.start()
         self.grpc_server.start()
@@ -231,6 +226,13 @@ class ServiceServer:
         self._health.close()
         self.rules.tracer.close()
         self._log.info("stopped")
+
+    def _bound(self, setting: str, bind: Callable[[], str]) -> str:
+        try:
+            return bind()
+        except (RuntimeError, OSError) as error:
+            self.stop()  # a thread of the service that runs already would keep the process
+            raise SystemExit(f"cannot listen on {setting}={getattr(self._settings, setting)}: {error}") from error
 
     def _bind(self) -> str:
         listen = self._settings.listen

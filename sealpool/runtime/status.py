@@ -45,13 +45,15 @@ def details_of(error: errors.SealpoolError) -> str:
     return content[:fitting].decode(errors="ignore") + "…" * cut
 
 
-def trailing_metadata_of(error: errors.SealpoolError) -> tuple[tuple[str, str], ...]:
-    """Return what tells a client the kind of error, the field at fault, and when to try again.
+def trailing_metadata_of(error: errors.SealpoolError, *, stopping: bool = False) -> tuple[tuple[str, str], ...]:
+    """Return what tells a client the kind of error, the field at fault, when to try again, and if the service stops.
 
     `grpc-retry-pushback-ms` says that to clients whose gRPC tries again by itself, of any language.
     """
     kind = next((cls.__name__ for cls in type(error).__mro__ if cls in STATUS_OF), "InternalError")
     metadata = [("sealpool-error", kind)]
+    if stopping:
+        metadata.append(("sealpool-stopping", "true"))
     if error.field and error.field.isascii() and error.field.isprintable():
         metadata.append(("sealpool-field", error.field[:_MAX_FIELD_CHARACTERS]))
     if isinstance(error, errors.ResourceExhausted | errors.Unavailable) and error.retry_after_s is not None:

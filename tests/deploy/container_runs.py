@@ -214,9 +214,9 @@ class Container:
         for secret in self._service["secrets"]:
             file = self.secrets / Path(self._compose["secrets"][secret]["file"]).name
             files.append((file, f"/run/secrets/{secret}"))
-        for config in self._service["configs"]:
-            file = ROOT / "deploy" / self._compose["configs"][config["source"]]["file"]
-            files.append((file, config["target"]))
+        for source, target, *_ in (volume.split(":") for volume in self._service["volumes"]):
+            if source.startswith("."):
+                files.append((ROOT / "deploy" / source, target))
         return files
 
 

@@ -56,7 +56,7 @@ def instructions() -> list[tuple[str, str]]:
 def arguments() -> dict[str, str]:
     """Return the defaults of the build arguments."""
     given = (rest.partition("=") for keyword, rest in instructions() if keyword == "ARG")
-    return {name: value.strip('"') for name, _, value in given}
+    return {name: value.strip('"') for name, equals, value in given if equals}
 
 
 def stages() -> dict[str, Stage]:

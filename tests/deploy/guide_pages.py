@@ -44,15 +44,19 @@ class Shell:
         own = {name: value for name, value in os.environ.items() if not name.startswith("SEALPOOL_")}
         self._environment = {**own, "PYTHONPATH": str(ROOT), "PATH": path, **environment}
 
-    def run(self, *commands: str) -> str:
-        """Run commands in one shell, which stops at the first that fails, and return what they say."""
+    def run(self, *commands: str, answer: str = "") -> str:
+        """Run commands in one shell, which stops at the first that fails, and return what they say.
+
+        `answer` is what the operator types.
+        """
         script = "\n".join(commands)
         for word, value in self._instead.items():
-            script = script.replace(word, value)
+            script = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", value.replace("\\", r"\\"), script)
         done = subprocess.run(
             ["/bin/sh", "-eu", "-c", script],
             cwd=self._folder,
             env=self._environment,
+            input=answer,
             capture_output=True,
             text=True,
             check=False,

@@ -23,9 +23,10 @@ VARIANTS = {
     "gpu": ("overlays/gpu",),
     "milvus": ("overlays/milvus",),
     "cpu with tls": ("overlays/cpu", "components/tls"),
+    "cpu with jobs": ("overlays/cpu", "components/jobs", "components/tracing"),
     "gpu with all": (
         "overlays/gpu",
-        *(f"components/{name}" for name in ("runtime-class", "jobs", "tls", "monitoring")),
+        *(f"components/{name}" for name in ("runtime-class", "jobs", "tls", "tracing", "monitoring")),
     ),
 }
 """What users apply: an overlay, and components on it."""

@@ -2,12 +2,14 @@
 
 import itertools
 import threading
+from queue import SimpleQueue
 
 import numpy as np
 
-from sealpool.client import IndexClient, LearnerClient, SchedulerClient
+from sealpool.client import IndexClient, LearnerClient, SchedulerClient, StreamClient
+from sealpool.client.stream import stream_item
 from sealpool.types import ItemId, Items
-from sealpool.v1 import common_pb2, index_pb2, scheduler_pb2
+from sealpool.v1 import common_pb2, index_pb2, scheduler_pb2, stream_pb2
 from tests.deploy.rolling_data import POOL, POOL_ITEMS, Labels, make_campaign, make_items
 from tests.deploy.rolling_load import OPTIONS, Caller
 
@@ -182,7 +184,10 @@ class Desk:
             self.handed_out[item] = annotator
 
     def check(self) -> None:
+        assert set(self.handed_out.values()) == {"ada", "bob"}
+        assert set(self.acknowledged) == set(self.handed_out)
         labels = list(self._client.list_labels(self.campaign))
+        assert max(label.round for label in labels) >= 1, "no round came of labels while services were restarted"
         assert len(labels) == len({label.item_id for label in labels})
         assert {label.item_id: label.classes[0] for label in labels} == self.acknowledged
         assert self._client.get_campaign(self.campaign).labels == len(self.acknowledged)
@@ -214,6 +219,39 @@ class Annotator(Caller):
         assert answer.accepted == len(labels)
         with desk.has_changed:
             desk.acknowledged.update({item: classes[0] for item, classes in labels.items()})
+
+
+class Considerer(Caller):
+    """Has items judged, one by one, over one stream for the whole time. None is asked about, so the pool stays."""
+
+    campaign = "considered"
+
+    def __init__(self, target: str) -> None:
+        self._client = StreamClient(target, options=OPTIONS)
+        self._scheduler = SchedulerClient(target, options=OPTIONS)
+        super().__init__("consider", self._client, self._scheduler)
+        never = scheduler_pb2.StreamSpec(threshold=scheduler_pb2.STREAM_THRESHOLD_FIXED, uncertainty=1)
+        oracle = scheduler_pb2.OracleSpec(name="dataset")
+        self._scheduler.create_campaign(make_campaign(self.campaign, budget=80, oracle=oracle, stream=never))
+        for _ in range(2):
+            self._scheduler.run_round(self.campaign)
+        self._items: SimpleQueue[stream_pb2.StreamItem | None] = SimpleQueue()
+        self._decisions = self._client.consider(self.campaign, iter(self._items.get, None))
+        self._sent = 0
+
+    def call(self) -> None:
+        item = f"considered-{self._sent}"
+        self._sent += 1
+        self._items.put(stream_item(item, vector=np.full(8, self._sent, np.float32)))
+        decision = next(self._decisions)
+        assert (decision.item_id, decision.asked) == (item, False)
+
+    def end(self) -> None:
+        self._items.put(None)
+
+    def check(self) -> None:
+        assert not list(self._decisions)
+        assert self._client.get_stream(self.campaign).seen == self._sent
 
 
 class Watcher(Caller):

@@ -3,7 +3,7 @@
 from tests.deploy.manifests import SERVICES
 
 SECRETS = {
-    "sealpool-tokens": {"tokens.json", "learner.token", "scheduler.token", "jobs.token"},
+    "sealpool-tokens": {"tokens.json", "learner.token", "scheduler.token", "embed.token", "snapshots.token"},
     "sealpool-database": {"url"},
     "sealpool-milvus": {"token"},
     **{f"{name}-tls": {"tls.crt", "tls.key", "ca.crt"} for name in (*SERVICES, "jobs")},

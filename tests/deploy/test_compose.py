@@ -16,6 +16,7 @@ import yaml
 
 from tests.deploy import containerfile
 from tests.deploy.containerfile import ROOT
+from tests.deploy.service_settings import CLASSES
 
 COMPOSE = ROOT / "deploy" / "compose.yaml"
 OURS = ("index-server", "learner", "scheduler")
@@ -81,7 +82,7 @@ def test_a_service_can_write_its_volumes_and_memory_alone(name: str) -> None:
 
 @each_of_ours
 def test_the_volume_of_a_service_lies_where_the_image_keeps_its_data(name: str) -> None:
-    assert service(name)["volumes"] == [f"{name}:{containerfile.image(name).folder}"]
+    assert f"{name}:{containerfile.image(name).folder}" in service(name)["volumes"]
     assert service(name)["user"] == containerfile.image(name).user
 
 
@@ -161,8 +162,49 @@ def test_health_is_grpcs_own_at_the_port_of_the_service(name: str) -> None:
     module = containerfile.MODULES[name]
     listen = environment(name)[f"SEALPOOL_{module.upper()}_LISTEN"]
     assert service(name)["healthcheck"]["test"] == ["CMD", "python", "/health.py", f"127.0.0.1:{port(listen)}"]
-    assert {"source": "health", "target": "/health.py"} in service(name)["configs"]
-    assert (COMPOSE.parent / compose()["configs"]["health"]["file"]).exists()
+    assert "./compose/health.py:/health.py:ro" in service(name)["volumes"]
+    assert (COMPOSE.parent / "compose" / "health.py").exists()
+
+
+def test_nothing_is_used_that_podman_compose_passes_over() -> None:
+    assert not {"configs", "include", "models"} & compose().keys()
+    assert not any({"configs", "extends", "develop", "post_start"} & service(name).keys() for name in ALL)
+
+
+def filled(text: str) -> str:
+    """As compose would fill in variables where none is set."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+
+
+@each_of_ours
+def test_settings_are_such_as_the_service_takes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in environment(name).items():
+        monkeypatch.setenv(variable, filled(value))
+    settings = CLASSES[name]()
+    prefix = settings.model_config["env_prefix"].upper()
+    known = {f"{prefix}{field.upper()}" for field in type(settings).model_fields}
+    given = {variable for variable in environment(name) if variable.startswith("SEALPOOL_")}
+    assert given <= known
+    assert {f"{prefix}{field.upper()}" for field in settings.model_fields_set} == given
+
+
+@each_of_ours
+def test_threads_and_memory_follow_the_limits_and_not_the_machine(name: str) -> None:
+    limits = service(name)["deploy"]["resources"]["limits"]
+    threads = {"index-server": "SEALPOOL_INDEX_SERVER_SEARCH_THREADS", "learner": "SEALPOOL_LEARNER_THREADS"}
+    for variable in filter(None, ("OMP_NUM_THREADS", threads.get(name))):
+        assert environment(name)[variable] == limits["cpus"]
+        assert int(filled(limits["cpus"])) > 0
+
+
+def test_the_learner_s_caches_and_trainings_fit_into_its_limit() -> None:
+    def told(setting: str) -> int:
+        return int(filled(environment("learner")[f"SEALPOOL_LEARNER_{setting}"]))
+
+    vectors: int = CLASSES["learner"].model_fields["vector_cache_bytes"].default
+    works = max(told("TRAINING_MEMORY_BYTES"), told("PROPAGATION_MEMORY_BYTES"))
+    limit = filled(service("learner")["deploy"]["resources"]["limits"]["memory"])
+    assert 1.25 * told("CANDIDATE_CACHE_BYTES") + vectors + works + 2 * 2**30 <= int(limit.removesuffix("g")) * 2**30
 
 
 def test_a_service_starts_once_those_that_it_calls_are_healthy() -> None:

@@ -8,53 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sealpool.client import ClientOptions
 from tests.contract.scheduler.postgres import binaries, emptied, fresh_database, running_postgres
-from tests.deploy.guide_campaign import ALIAS, CAMPAIGN, Desk, Known
-from tests.deploy.guide_pages import Shell, blocks
-from tests.support.processes import ServiceProcess
+from tests.deploy.guide_campaign import Known
+from tests.deploy.guide_home import Home, make_secrets
+from tests.deploy.guide_pages import blocks
 
 PAGE = "backup-and-restore"
-
-
-class Home:
-    """The services of one machine, all their folders and their settings; tokens are asked for."""
-
-    def __init__(self, folder: Path, backups: Path, secrets: Path, *, database_url: str) -> None:
-        self.folder = folder
-        self.database_url = database_url
-        folder.mkdir()
-        tokens = ("--tokens-file", str(secrets / "tokens.json"))
-        sent = ("--services-token-file", str(secrets / "token"))
-        # How full the disk of the machine is that runs the tests is no matter here.
-        disk = ("--disk-throttle-share", "1", "--disk-refuse-share", "1")
-        self.index = ServiceProcess(
-            *("index_server", folder, *tokens, *disk, "--snapshot-roots", f'["{backups / "pools"}"]')
-        )
-        self.learner = ServiceProcess("learner", folder, *tokens, *sent, "--index-server", self.index.address)
-        self.scheduler = ServiceProcess(
-            *("scheduler", folder, *tokens, *sent, "--index-server", self.index.address),
-            *("--learner", self.learner.address, "--database-url", database_url),
-        )
-        token = (secrets / "token").read_text().strip()
-        self.desk = Desk(self.index.address, self.scheduler.address, ClientOptions(token=token))
-        self.shell = Shell(
-            {"/backups": str(backups), "/var/lib/sealpool": str(folder), "POOL": ALIAS, "CAMPAIGN": CAMPAIGN},
-            {
-                "SEALPOOL_INDEX": self.index.address,
-                "SEALPOOL_SCHEDULER": self.scheduler.address,
-                "SEALPOOL_TOKEN": token,
-                "DATABASE": database_url.replace("+psycopg", ""),
-            },
-        )
-
-    def start(self) -> None:
-        for service in (self.index, self.learner, self.scheduler):
-            service.start()
-
-    def kill(self) -> None:
-        for service in (self.scheduler, self.learner, self.index):
-            service.kill()
 
 
 @dataclass(frozen=True)
@@ -75,9 +34,7 @@ class BackedUp:
 def backed_up(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackedUp]:
     root = tmp_path_factory.mktemp("guide")
     (root / "backups" / "pools").mkdir(parents=True)
-    (root / "secrets").mkdir()
-    make_token = "sealpool token create --name guide --role admin --file tokens.json > token"
-    Shell({}, {}, folder=root / "secrets").run(make_token)
+    make_secrets(root / "secrets")
     with ExitStack() as stack:
         urls = ["", ""]
         if request.param == "PostgreSQL":

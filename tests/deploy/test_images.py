@@ -65,7 +65,10 @@ def test_an_image_takes_the_environment_of_its_builder_and_nothing_else(target: 
     image = containerfile.image(target)
     assert [stage.name for stage in image.stages] == ["runtime", target]
     copied = [rest for stage in image.stages for rest in stage.all("COPY")]
-    assert copied == [f"--from={target}-packages /opt/sealpool /opt/sealpool"]
+    assert copied == [
+        f"--from={target}-dependencies /opt/sealpool /opt/sealpool",
+        f"--from={target}-own /own /opt/sealpool",
+    ]
     run = " ".join(rest for stage in image.stages for rest in stage.all("RUN"))
     for word in ("apt", "gcc", "pip install", "curl", "wget"):
         assert word not in run
@@ -96,8 +99,21 @@ def test_an_image_says_what_it_is_and_names_no_host(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_a_change_of_ours_makes_no_layer_of_dependencies_anew(target: str) -> None:
+    known = containerfile.stages()
+    dependencies, own = known[f"{target}-dependencies"], known[f"{target}-own"]
+    assert (dependencies.base, own.base) == ("build", dependencies.name)
+    for stage in (known["build"], dependencies):
+        assert all(source.startswith("deploy/") for rest in stage.all("COPY") for source in rest.split()[:-1])
+    assert "install.sh dependencies" in dependencies.all("RUN")[-1]
+    keywords = [keyword for keyword, _ in known[target].instructions]
+    assert keywords[-3:] == ["ARG", "ARG", "LABEL"], "a revision makes what is below it anew"
+    assert not {"ARG", "LABEL"} & {keyword for keyword, _ in known["runtime"].instructions}
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_an_image_holds_the_extras_that_its_lock_was_made_for(target: str) -> None:
-    run = containerfile.stages()[f"{target}-packages"].all("RUN")
+    run = containerfile.stages()[f"{target}-own"].all("RUN")
     extras = re.findall(r"install\.sh sealpool (\S+)", " ".join(run))
     assert [set(one.split(",")) for one in extras] == [set(EXTRAS[target])]
     assert set(EXTRAS[target]) <= set(PROJECT["optional-dependencies"])

@@ -10,19 +10,26 @@ import pytest
 import typer
 
 from sealpool.cli.app import app
+from sealpool.cli.options import learner_client
 from sealpool.client import IndexClient
+from sealpool.client.connection import Connection
+from sealpool.errors import InvalidArgument
 from sealpool.types import ItemId, Items
 from sealpool.v1 import index_pb2
-from tests.deploy.manifests import KUBERNETES, ROOT, variant
+from tests.deploy.manifests import KUBERNETES, ROOT, VARIANTS, composed, variant
 from tests.deploy.service_settings import settings_of
 from tests.support.processes import ServiceProcess
 
 NIGHT = datetime(2026, 3, 1, 1, 15, tzinfo=UTC)
 
 
-@pytest.fixture
-def rendered():
-    return variant("gpu with all")
+WITH_JOBS = [name for name in VARIANTS if "components/jobs" in VARIANTS[name]]
+NAMES = ("embed", "snapshots")
+
+
+@pytest.fixture(params=WITH_JOBS)
+def rendered(request):
+    return variant(request.param)
 
 
 def _arguments(rendered, pods):
@@ -58,19 +65,60 @@ def test_jobs_run_by_variables_that_the_client_and_the_command_line_read(rendere
                 assert f'"{variable}"' in known, variable
 
 
-def test_jobs_send_their_token_over_tls_alone(rendered):
-    for name in ("embed", "snapshots"):
-        pods = rendered.service_pods(name)
-        environment = rendered.environment(pods)
-        assert environment["SEALPOOL_TOKEN"] == "sealpool-tokens/jobs.token"
-        for variable, file in {
-            "CA_CERTIFICATE": "ca.crt",
-            "CLIENT_CERTIFICATE": "tls.crt",
-            "CLIENT_KEY": "tls.key",
-        }.items():
-            assert environment[f"SEALPOOL_{variable}"] == f"/etc/sealpool/tls/{file}"
-        assert pods.mounts["/etc/sealpool/tls"]["secret"]["secretName"] == "jobs-tls"
-    assert rendered.one("Certificate", "jobs")["spec"]["secretName"] == "jobs-tls"
+TLS_FILES = {
+    "SEALPOOL_CA_CERTIFICATE": "/etc/sealpool/tls/ca.crt",
+    "SEALPOOL_CLIENT_CERTIFICATE": "/etc/sealpool/tls/tls.crt",
+    "SEALPOOL_CLIENT_KEY": "/etc/sealpool/tls/tls.key",
+}
+
+
+def _uses_tls(rendered, name):
+    pods = rendered.service_pods(name)
+    environment = rendered.environment(pods)
+    if "/etc/sealpool/tls" not in pods.mounts:
+        assert not TLS_FILES.keys() & environment.keys()
+        assert environment["SEALPOOL_INSECURE"] == "true", "or it would send no token"
+        return False
+    assert pods.mounts["/etc/sealpool/tls"]["secret"]["secretName"] == "jobs-tls"
+    assert TLS_FILES.items() <= environment.items()
+    assert environment["SEALPOOL_INSECURE"] == "false"
+    return True
+
+
+def test_jobs_call_as_the_services_are_called(rendered):
+    with_tls = settings_of(rendered, "index-server").tls_certificate is not None
+    for name in NAMES:
+        assert _uses_tls(rendered, name) is with_tls
+    if with_tls:
+        assert rendered.one("Certificate", "jobs")["spec"]["secretName"] == "jobs-tls"
+
+
+def test_tls_alone_gives_the_jobs_nothing_to_look_for():
+    assert not {pods.name for pods in variant("cpu with tls").pods()} & set(NAMES)
+
+
+def test_an_embed_of_its_own_can_be_given_tls():
+    assert _uses_tls(composed("jobs/embed", "components/tls/jobs"), "embed") is True
+    assert _uses_tls(composed("jobs/embed"), "embed") is False
+
+
+def test_each_job_has_a_token_of_its_own(rendered):
+    for name in NAMES:
+        assert rendered.environment(rendered.service_pods(name))["SEALPOOL_TOKEN"] == f"sealpool-tokens/{name}.token"
+
+
+def test_without_tls_the_clients_of_the_jobs_send_their_token(script, monkeypatch):
+    rendered = variant("cpu with jobs")
+    environment = rendered.environment(rendered.service_pods("snapshots"))
+    Connection(environment["SEALPOOL_INDEX"], options=script.client_options(environment)).close()
+    for variable, value in rendered.environment(rendered.service_pods("embed")).items():
+        monkeypatch.setenv(variable, value)
+    learner_client(rendered.environment(rendered.service_pods("embed"))["SEALPOOL_LEARNER"]).close()
+    monkeypatch.delenv("SEALPOOL_INSECURE")
+    with pytest.raises(InvalidArgument):
+        learner_client("dns:///learner:7302")
+    with pytest.raises(InvalidArgument):
+        Connection("dns:///index-server:7301", options=script.client_options({"SEALPOOL_TOKEN": "a-token"}))
 
 
 def test_snapshots_are_written_each_night_and_never_two_at_once(rendered):

@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.deploy.manifests import VARIANTS, variant
+from tests.deploy.manifests import SERVICES, VARIANTS, variant
 from tests.deploy.network import Peer, allowed
 from tests.deploy.service_settings import settings_of
 
-PORTS = (53, 80, 443, 5432, 7301, 7302, 7303, 7311, 7312, 7313, 7323, 7331, 7332, 7333, 9090, 19530)
+PORTS = (53, 80, 443, 4317, 5432, 7301, 7302, 7303, 7311, 7312, 7313, 7323, 7331, 7332, 7333, 9090, 19530)
 
 
 def _elsewhere(name, namespace, labels, **namespace_labels):
@@ -24,6 +24,8 @@ OTHERS = (
     _elsewhere("dns elsewhere", "other", {"k8s-app": "kube-dns"}),
     _elsewhere("postgresql", "databases", {"app.kubernetes.io/name": "postgresql"}),
     _elsewhere("milvus", "milvus", {"app.kubernetes.io/name": "milvus"}),
+    _elsewhere("collector", "observability", {"app.kubernetes.io/name": "opentelemetry-collector"}),
+    _elsewhere("collector elsewhere", "other", {"app.kubernetes.io/name": "opentelemetry-collector"}),
     _elsewhere("stranger", "other", {"app.kubernetes.io/name": "scheduler"}),
     _elsewhere("self-appointed client", "other", _CALLS),
     _elsewhere("neighbour of clients", "apps", {}, **_CLIENTS),
@@ -44,9 +46,12 @@ BASE = {
     ("client of scheduler", "scheduler", 7303),
     ("client of scheduler", "scheduler", 7323),
 }
+JOBS = {("embed", "learner", 7302), ("snapshots", "index-server", 7301)}
+TRACES = {(service, "collector", 4317) for service in SERVICES}
 MORE = {
     "milvus": {("index-server", "milvus", 19530)},
-    "gpu with all": {("embed", "learner", 7302), ("snapshots", "index-server", 7301)},
+    "cpu with jobs": JOBS | TRACES,
+    "gpu with all": JOBS | TRACES,
 }
 
 
@@ -101,7 +106,7 @@ def test_a_pod_that_comes_into_the_namespace_can_reach_and_be_reached_by_nobody(
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_probes_ports_are_the_kubelet_s_alone_which_no_policy_can_keep_out(name):
     rendered = variant(name)
-    for service in ("index-server", "learner", "scheduler"):
+    for service in SERVICES:
         port = int(settings_of(rendered, service).health_listen.rpartition(":")[2])
         for policy in rendered.of("NetworkPolicy"):
             for rule in (*policy["spec"].get("ingress", ()), *policy["spec"].get("egress", ())):

@@ -5,6 +5,7 @@ import re
 import pytest
 import yaml
 
+from deploy.supply_chain.lock import EXTRAS
 from tests.deploy.manifests import KUBERNETES, ROOT, SERVICES, VARIANTS, composed, quantity, variant
 from tests.deploy.service_settings import settings_of
 
@@ -125,6 +126,22 @@ def test_another_issuer_can_be_named():
     rendered = composed("overlays/cpu", "components/tls", fields={"patches": patches})
     for name in (*SERVICES, "jobs"):
         assert rendered.one("Certificate", name)["spec"]["issuerRef"] == {"kind": "ClusterIssuer", "name": "ours"}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_traces_go_to_a_collector_where_they_are_asked_for_and_nowhere_else(name):
+    for service in SERVICES:
+        settings = settings_of(variant(name), service)
+        if "components/tracing" in VARIANTS[name]:
+            # The policy that lets them out is tried in test_kubernetes_network.
+            assert settings.trace_endpoint == "opentelemetry-collector.observability:4317"
+            assert 0 < settings.trace_sample_share < 1
+        else:
+            assert settings.trace_endpoint == ""
+
+
+def test_every_image_has_what_traces_need():
+    assert all("tracing" in extras for extras in EXTRAS.values())
 
 
 @pytest.mark.parametrize("name", PLAIN)

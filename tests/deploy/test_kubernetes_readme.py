@@ -53,9 +53,14 @@ def test_its_overlay_renders():
     ours = [
         name.removeprefix("../sealpool/deploy/kubernetes/") for name in overlay["resources"] + overlay["components"]
     ]
-    rendered = composed(*ours, fields={name: overlay[name] for name in ("images", "configMapGenerator")})
+    rendered = composed(*ours, fields={name: overlay[name] for name in ("images", "configMapGenerator", "patches")})
+    claims = {claim["metadata"]["name"]: claim["spec"] for claim in rendered.of("PersistentVolumeClaim")}
+    assert claims.keys() == {"learner-checkpoints", "snapshots"}, "those that the patch's comment names"
+    assert {claim["storageClassName"] for claim in claims.values()} == {"shared-files"}
     for pods in rendered.pods():
         assert pods.container["image"].startswith("registry.example.com/sealpool/")
+    snapshots = rendered.environment(rendered.service_pods("snapshots"))
+    assert snapshots["SEALPOOL_INSECURE"] == "false", "tls comes after the jobs"
     index_server = rendered.environment(rendered.service_pods("index-server"))
     assert index_server["SEALPOOL_INDEX_SERVER_FLAT_ITEMS"] == "100000"
     assert index_server["SEALPOOL_INDEX_SERVER_LISTEN"] == "0.0.0.0:7301", "merged, not replaced"

@@ -15,6 +15,7 @@ from sealpool.v1 import index_pb2
 from tests.contract.scheduler.postgres import binaries, fresh_database, running_postgres
 from tests.deploy.rolling_callers import (
     Annotator,
+    Considerer,
     Desk,
     Expander,
     RoundRunner,
@@ -61,6 +62,7 @@ def callers_of(cluster: Cluster) -> Iterator[tuple[list[Caller], Desk]]:
         runner,
         Annotator("ada", cluster.scheduler.target, desk),
         Annotator("bob", cluster.scheduler.target, desk),
+        Considerer(cluster.scheduler.target),
         Watcher(cluster.scheduler.target, desk),
     ]
     yield callers, desk

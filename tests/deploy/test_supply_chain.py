@@ -4,7 +4,9 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.markers import default_environment
@@ -37,9 +39,35 @@ def test_a_lock_holds_what_the_project_asks_for_in_versions_that_it_accepts(imag
     locked = pins(lock_of(image))
     environment = {**default_environment(), "python_full_version": PYTHON_VERSION}
     for requirement in wanted(tuple(EXTRAS[image])):
-        if requirement.marker is None or requirement.marker.evaluate(environment):
+        if applies(requirement, environment):
             version = locked[normal_name(requirement.name)]
             assert requirement.specifier.contains(version, prereleases=True), f"{requirement} is locked as {version}"
+
+
+def closure(image: str) -> set[str]:
+    """Names of all that an image needs, by what the installed packages say of themselves."""
+    environment = {**default_environment(), "python_full_version": PYTHON_VERSION}
+    waiting = [one for one in wanted(tuple(EXTRAS[image])) if applies(one, environment)]
+    found: set[tuple[str, str]] = set()
+    while waiting:
+        requirement = waiting.pop()
+        asked = {(normal_name(requirement.name), extra) for extra in ("", *requirement.extras)}
+        if asked <= found:
+            continue
+        found |= asked
+        environments = [{**environment, "extra": extra} for extra in ("", *requirement.extras)]
+        further = map(Requirement, metadata.requires(requirement.name) or ())
+        waiting.extend(one for one in further if any(applies(one, each) for each in environments))
+    return {name for name, _ in found}
+
+
+def applies(requirement: Requirement, environment: Any) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate(environment)
+
+
+@pytest.mark.parametrize("image", [image for image in IMAGES if not image.endswith("gpu")])
+def test_a_lock_holds_what_its_packages_ask_for_and_nothing_else(image: str) -> None:
+    assert set(pins(lock_of(image))) == closure(image), "run `make lock`"
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -67,6 +95,17 @@ def test_every_locked_package_has_hashes_and_nothing_else_is_in_a_lock(image: st
 def test_only_one_build_of_faiss_is_in_an_image() -> None:
     for image in IMAGES:
         assert sum(name.startswith("faiss") for name in pins(lock_of(image))) == image.startswith("index-server")
+
+
+def test_every_lock_is_audited_and_described() -> None:
+    targets = (ROOT / "Makefile").read_text().split("\n\n")
+    (audit,) = (target for target in targets if re.search("^audit:", target, re.MULTILINE))
+    (sbom,) = (target for target in targets if re.search("^sbom:", target, re.MULTILINE))
+    # The learner's is covered by the other's: see below.
+    assert set(re.findall(r"for image in ([^;]+);", audit)[0].split()) == set(IMAGES) - {"learner"}
+    assert "pip-audit --strict" in audit
+    assert "for lock in deploy/locks/*.txt" in sbom
+    assert {path.stem for path in LOCKS.iterdir()} == set(IMAGES)
 
 
 def test_what_is_audited_for_the_gpu_learner_covers_the_other() -> None:

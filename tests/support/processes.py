@@ -31,16 +31,26 @@ def free_port() -> int:
 
 
 class ServiceProcess:
-    """One service, started with `python -m`, always on the same port and folder. `address`: not on a free port."""
+    """One service, started with `python -m`, always on the same port and folder.
 
-    def __init__(self, module: str, folder: Path, *flags: str, address: str = "") -> None:
+    Parameters
+    ----------
+    address
+        Not on a free port.
+    health_address
+        Where it says in plain text whether it serves, for one that speaks TLS.
+    """
+
+    def __init__(self, module: str, folder: Path, *flags: str, address: str = "", health_address: str = "") -> None:
         self.module = module
         self.address = address or f"127.0.0.1:{free_port()}"
         self.metrics_address = f"127.0.0.1:{free_port()}"
+        self._health_address = health_address
         self.log = folder / f"{module}.log"
         self._command = [
             *(sys.executable, "-m", module, "--listen", self.address, "--metrics-listen", self.metrics_address),
             *("--data-dir", str(folder / module), *(("--http-listen=",) if module == "scheduler" else ()), *flags),
+            *(("--health-listen", health_address) if health_address else ()),
         ]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -56,7 +66,8 @@ class ServiceProcess:
 
     def _wait_until_serving(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        with grpc.insecure_channel(self.address, options=[("grpc.max_reconnect_backoff_ms", 100)]) as channel:
+        where = self._health_address or self.address
+        with grpc.insecure_channel(where, options=[("grpc.max_reconnect_backoff_ms", 100)]) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             while time.monotonic() < deadline:
                 if self.exit_code is not None:

@@ -48,7 +48,12 @@ def compact(pool):
     pool.upkeep.run()
 
 
-ACTIONS = {action.__name__: action for action in (upsert, delete, grow, compact)}
+def purge(pool):
+    pool.delete(OLD[:6])
+    pool.purge()
+
+
+ACTIONS = {action.__name__: action for action in (upsert, delete, grow, compact, purge)}
 
 
 @pytest.fixture
@@ -130,6 +135,20 @@ def test_a_compaction_that_is_killed_changes_no_item_and_is_made_good(directory,
     after = state_of(directory)  # which removes the files that only the pool before it still read
     assert after == found
     assert len(list((directory / "items.lance" / "data").iterdir())) < 10
+
+
+@pytest.mark.parametrize(
+    "failpoint", ["index.compact.after_data", "index.compact.after_commit", "index.compact.after_head"]
+)
+def test_a_purge_that_is_killed_has_deleted_and_is_made_good_by_asking_again(directory, failpoint):
+    vector = records(OLD, seed=1).vectors[3].tobytes()
+    assert killed("purge", directory, failpoint)["ids"] == OLD[6:]
+    with closing(open_pool(directory, SPEC)) as pool:
+        purge(pool)
+    assert state_of(directory)["ids"] == OLD[6:]
+    files = [path for path in (directory / "items.lance").rglob("*") if path.is_file()]
+    assert files
+    assert not any(vector in path.read_bytes() for path in files)
 
 
 if __name__ == "__main__":

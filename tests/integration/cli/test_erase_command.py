@@ -87,6 +87,11 @@ def test_people_are_gone_from_pools_and_campaigns_and_their_files(
 
     with IndexClient(stack.index.address) as index:
         index.delete_pool("others")  # where the text is kept, rightly
+    assert run(["erase", "items", "others", IDS[6], "--yes", *where]) == 0  # which a campaign remembers
+    assert "ids replaced in 1 campaigns" in capsys.readouterr().out
+    assert IDS[6] not in {item for item, _ in labelled(stack, "three")}
+    assert run(["erase", "items", "nowhere", IDS[6], "--yes", *where]) == 1
+    assert "nowhere" in capsys.readouterr().err
     stack.stop()
     holding = [path for path in (tmp_path / "index_server").rglob("*") if path.is_file() and holds(path, SECRET)]
     assert holding == []

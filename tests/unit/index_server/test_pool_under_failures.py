@@ -260,6 +260,43 @@ def test_a_purged_item_is_in_no_file_of_the_pool_but_its_id_in_the_candidates_hi
     assert nearest(pool)
 
 
+def test_a_purge_neither_waits_for_later_readers_nor_holds_up_the_upkeep(pool, directory):
+    before = pool.scan(vectors=True, payloads=False).parts
+    next(before)
+    pool.delete(IDS[:3])
+    purging = threading.Thread(target=pool.purge)
+    purging.start()
+    while pool.version < 3 or pool.upkeep.run() is not None:  # until it has written anew, and waits for the reader
+        assert purging.is_alive()
+    later = pool.scan(vectors=True, payloads=False).parts
+    next(later)
+    pool.delete(IDS[3:5])  # so that the later reader keeps files too
+    before.close()
+    del before
+    purging.join(20)
+    assert not purging.is_alive()
+    later.close()
+    assert ids_of(pool) == IDS[5:]
+
+
+def test_a_purge_beside_a_rebuild_or_another_purge_is_to_be_asked_again(pool, monkeypatch):
+    monkeypatch.setattr("index_server.upkeep._PURGE_WAIT_S", 0.01)
+    pool.delete(IDS[:3])
+    with pool.upkeep._turn:
+        with pytest.raises(Unavailable, match="rebuilt"):
+            pool.purge()
+        assert pool.upkeep.run() == 1.0  # others are looked after meanwhile
+    pool.purge()
+    assert ids_of(pool) == IDS[3:]
+
+
+def test_a_purge_that_a_closing_pool_breaks_off_does_not_say_that_it_is_done(pool):
+    pool.delete(IDS[:3])
+    pool.begin_closing()
+    with pytest.raises(Unavailable, match="closed"):
+        pool.purge()
+
+
 def ids_on_disk_after_closing(pool, directory):
     pool.close()
     return ids_on_disk(directory)

@@ -15,6 +15,7 @@ import torch
 
 from learner.encoders import EmbedOptions, Encoders
 from learner.reembedding.jobs import ReembeddingJobs
+from learner.reembedding.locks import take
 from learner.reembedding.store import CheckpointName, Job, JobState, JobStore, ReembeddingRequest
 from sealpool.errors import FailedPrecondition, ResourceExhausted
 from tests.support.pools_in_memory import WAIT_S, Gate, Pools
@@ -223,6 +224,23 @@ def test_a_job_that_ended_while_a_learner_reached_for_it_is_not_run_again(
     assert last(learner, job.id).state is JobState.FINISHED
     assert last(learner, learner.start(request("another")).id).state is JobState.FINISHED
     assert "new" not in pools.items
+
+
+def test_the_lock_of_a_file_that_was_removed_meanwhile_is_no_claim(tmp_path: Path, monkeypatch) -> None:
+    path, flock, others = tmp_path / "job.lock", fcntl.flock, []
+
+    def late(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr("fcntl.flock", flock)
+        path.unlink()  # as one who forgets the job, and another takes it in anew
+        others.append(take(path))
+        flock(descriptor, operation)
+
+    monkeypatch.setattr("fcntl.flock", late)
+    assert take(path) is None
+    assert others[0] is not None
+    others[0].close()
+    with take(path):
+        assert take(path) is None
 
 
 def test_a_file_system_without_locks_is_named_before_a_job_is_taken_in(make, pools: Pools, monkeypatch) -> None:

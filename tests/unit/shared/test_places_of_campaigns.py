@@ -109,10 +109,11 @@ def test_a_detour_ends_after_a_while_and_is_one_campaign_s_alone() -> None:
     time = SimpleNamespace(s=100.0)
     places = Places(clock=lambda: time.s)
 
-    def where(campaign: str, code: grpc.StatusCode | None = None) -> str:
+    def where(campaign: str, code: grpc.StatusCode | None = None, seconds: float = 0) -> str:
         seen = []
 
         def make(place) -> None:
+            time.s += seconds
             seen.append(dict(place)["sealpool-campaign"])
             if code is not None:
                 raise AwayError(code)
@@ -132,3 +133,30 @@ def test_a_detour_ends_after_a_while_and_is_one_campaign_s_alone() -> None:
     assert where("a") == "a/2"
     time.s += 2
     assert where("a") == "a"
+    assert where("a", grpc.StatusCode.DEADLINE_EXCEEDED, seconds=60) == "a"  # it hangs, and may for longer
+    time.s += 59
+    assert where("a") == "a/1"
+    time.s += 2
+    assert where("a", grpc.StatusCode.UNAVAILABLE, seconds=60) == "a"
+    time.s += 11
+    assert where("a") == "a"
+
+
+def test_a_call_that_fails_late_does_not_lead_back_to_a_place_that_was_left() -> None:
+    places, seen = Places(clock=lambda: 0.0), []
+
+    def fail(place) -> None:
+        seen.append(dict(place)["sealpool-campaign"])
+        raise AwayError(grpc.StatusCode.UNAVAILABLE)
+
+    def meanwhile(place) -> None:
+        for _ in range(2):
+            with pytest.raises(AwayError):
+                places.call("a", fail)
+        fail(place)
+
+    with pytest.raises(AwayError):
+        places.call("a", meanwhile)
+    with pytest.raises(AwayError):
+        places.call("a", fail)
+    assert seen == ["a", "a/1", "a", "a/2"]

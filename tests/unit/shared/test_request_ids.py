@@ -1,12 +1,13 @@
 """One id by which a call is found in the log of the service that answered it."""
 
+import random
 from collections.abc import Iterator
 
 import grpc
 import pytest
 
 from sealpool.errors import InternalError, NotFound
-from sealpool.runtime.request_ids import REQUEST_ID, request_id_in
+from sealpool.runtime.request_ids import REQUEST_ID, make_request_id, request_id_in
 from sealpool.v1 import index_pb2, index_pb2_grpc
 from tests.unit.shared.small_service import SmallService
 
@@ -55,6 +56,27 @@ def test_an_id_not_fit_for_a_log_is_replaced(service: SmallService, sent: str) -
     assert told != sent
     assert request_id_in([(KEY, told)]) == told
     assert service.lines("asked")[0]["request_id"] == told
+
+
+def test_hostile_metadata_neither_breaks_a_call_nor_reaches_a_log(service: SmallService) -> None:
+    many = tuple((KEY, f"wrong {number}") for number in range(50))
+    sent = ((KEY, "x" * 3000), *many, (f"{KEY}-bin", b"\xff\x00"))
+    with grpc.insecure_channel(service.server.address) as channel:
+        stub = index_pb2_grpc.IndexServiceStub(channel)
+        call = stub.GetPool.with_call(index_pb2.GetPoolRequest(name="any"), metadata=sent)[1]
+        (answered,) = [value for key, value in call.trailing_metadata() if key == KEY]
+    assert len(answered) == 32
+    for event in ("asked", "call ended"):
+        assert [line["request_id"] for line in service.lines(event)] == [answered]
+    for value in ("\xff\udcff", b"\xff", 7, None, "ä", "a\n", "a\0b"):
+        assert len(request_id_in([(KEY, value)])) == 32
+
+
+def test_ids_that_are_made_differ_also_where_a_model_seeds_everything() -> None:
+    random.seed(1)
+    before = {make_request_id() for _ in range(100)}
+    random.seed(1)
+    assert len(before | {make_request_id() for _ in range(100)}) == 200
 
 
 @pytest.mark.parametrize("sent", ["a", "x" * 64, "0b9f2c1e-9a3f-4d3c-8a43-5b1f2f6f7a10", "team/job:3.1_x=@+"])

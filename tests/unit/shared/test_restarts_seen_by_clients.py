@@ -1,7 +1,6 @@
 """What a client does when a server stops in the middle: it goes on where that is safe."""
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -43,6 +42,8 @@ class Breaking(
         self._breaks = list(breaks)
         self.version = 1
         self.rows = ROWS
+        self.items = 10
+        self.vectors = 1.0
         self.calls = 0
         self.received: list[list[str]] = []
 
@@ -55,12 +56,17 @@ class Breaking(
             yield message
 
     def _ids(self) -> Iterator[list[str]]:
-        for start in range(0, 10, self.rows):
-            yield [str(number) for number in range(start, min(10, start + self.rows))]
+        for start in range(0, self.items, self.rows):
+            yield [str(number) for number in range(start, min(self.items, start + self.rows))]
 
     def ScanItems(self, request: index_pb2.ScanItemsRequest, context: grpc.ServicerContext) -> Iterator[Message]:
         answers = (
-            index_pb2.ScanItemsResponse(pool_version=self.version, items=common_pb2.ItemBatch(ids=ids))
+            index_pb2.ScanItemsResponse(
+                pool_version=self.version,
+                items=common_pb2.ItemBatch(
+                    ids=ids, vectors=to_matrix(np.full((len(ids), 2), self.vectors, np.float32))
+                ),
+            )
             for ids in self._ids()
         )
         return self._send(answers, context)
@@ -189,6 +195,26 @@ def test_a_scan_whose_chunks_are_cut_otherwise_meanwhile_does_not_go_on() -> Non
             next(scan)
 
 
+def test_a_scan_of_a_pool_that_is_empty_meanwhile_does_not_end_as_if_it_were_whole() -> None:
+    with Served(2) as served, IndexClient(served.address, options=OPTIONS) as client:
+        scan = client.scan_items("pool")
+        next(scan)
+        next(scan)
+        served.servicer.items = 0
+        with pytest.raises(Unavailable, match="has changed since it broke off"):
+            next(scan)
+
+
+def test_a_scan_of_another_pool_by_now_with_the_same_ids_at_the_same_version_does_not_go_on() -> None:
+    with Served(2) as served, IndexClient(served.address, options=OPTIONS) as client:
+        scan = client.scan_items("alias")
+        next(scan)
+        next(scan)
+        served.servicer.vectors += 1
+        with pytest.raises(Unavailable, match="has changed since it broke off"):
+            next(scan)
+
+
 def test_a_client_that_does_not_try_again_is_told_of_a_break_at_once() -> None:
     with (
         Served(2) as served,
@@ -289,49 +315,6 @@ class Stub(grpc.RpcError):
 
     def trailing_metadata(self) -> tuple[()]:
         return ()
-
-
-def test_a_call_that_took_longer_than_trying_again_may_is_tried_again_when_it_breaks() -> None:
-    lasting_s = [0.0, 1.1, 0.0, 1.1]
-
-    def attempt(_: float) -> str:
-        if not lasting_s:
-            return "answer"
-        time.sleep(lasting_s.pop(0))
-        raise Stub(grpc.StatusCode.UNAVAILABLE, "Cancelling all calls")
-
-    with Connection("127.0.0.1:1", options=ClientOptions(retry_for_s=1)) as connection:
-        assert connection.call(attempt) == "answer"
-
-
-def test_trying_again_begins_when_a_call_breaks_and_not_when_it_was_made() -> None:
-    lasting_s = [0.7, 0.5]
-
-    def attempt(_: float) -> str:
-        if not lasting_s:
-            return "answer"
-        time.sleep(lasting_s.pop(0))
-        raise Stub(grpc.StatusCode.UNAVAILABLE, "Cancelling all calls")
-
-    with Connection("127.0.0.1:1", options=ClientOptions(retry_for_s=1)) as connection:
-        assert connection.call(attempt) == "answer"
-
-
-def test_a_call_that_stalled_for_longer_than_trying_again_may_is_not_tried_again() -> None:
-    calls: list[float] = []
-
-    def attempt(_: float) -> str:
-        calls.append(time.monotonic())
-        while time.monotonic() <= calls[0] + 0.3:
-            time.sleep(0.01)
-        raise Stub(grpc.StatusCode.CANCELLED, "CANCELLED")
-
-    with (
-        Connection("127.0.0.1:1", options=ClientOptions(retry_for_s=0.2)) as connection,
-        pytest.raises(Unavailable, match="broke the call off"),
-    ):
-        connection.call(attempt)
-    assert len(calls) == 1
 
 
 def test_a_call_that_a_stopping_server_has_cancelled_is_tried_again_and_one_that_we_cancelled_is_not() -> None:

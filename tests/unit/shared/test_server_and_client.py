@@ -6,6 +6,7 @@ import signal
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
@@ -58,6 +59,9 @@ class Servicer(index_pb2_grpc.IndexServiceServicer):
         self, request: index_pb2.ScanItemsRequest, context: grpc.ServicerContext
     ) -> Iterator[index_pb2.ScanItemsResponse]:
         yield index_pb2.ScanItemsResponse(pool_version=1)
+        if request.pool == "wait":
+            self.entered.release()
+            self.go_on.wait(10)
         raise InvalidArgument("pool", "breaks in the middle")
 
 
@@ -155,6 +159,33 @@ def test_a_call_on_a_closed_client_is_cancelled(start: Callable[..., Running]) -
     client.close()
     with pytest.raises(Cancelled, match="is closed"):
         client.get_pool("x")
+
+
+@pytest.mark.parametrize("retry_for_s", [0, 5])
+def test_closing_a_client_ends_the_calls_of_other_threads_as_cancelled(
+    start: Callable[..., Running], retry_for_s: float
+) -> None:
+    running = start()
+    client = running.client(retry_for_s=retry_for_s)
+    with ThreadPoolExecutor(2) as threads:
+        waiting = threads.submit(client.get_pool, "wait")
+        watching = threads.submit(lambda: list(client.scan_items("wait")))
+        for _ in range(2):
+            assert running.servicer.entered.acquire(timeout=5)
+        client.close()
+        for call in (waiting, watching):
+            with pytest.raises(Cancelled):
+                call.result(5)
+
+
+def test_a_stream_that_is_waited_for_ends_at_control_c(start: Callable[..., Running]) -> None:
+    running = start()
+    with running.client() as client:
+        items = client.scan_items("wait")
+        next(items)
+        threading.Timer(0.2, signal.raise_signal, (signal.SIGINT,)).start()
+        with pytest.raises(KeyboardInterrupt):
+            next(items)
 
 
 def test_a_deadline_is_kept(start: Callable[..., Running]) -> None:
@@ -272,10 +303,29 @@ def test_reflection_names_our_service_and_describes_its_calls(start: Callable[..
         assert "ExpandCandidates" in {method.name for method in file.service[0].method}
 
 
-def test_a_taken_port_stops_the_start_with_one_line(start: Callable[..., Running]) -> None:
-    taken = start().server.address
-    with pytest.raises(SystemExit, match=f"cannot listen on {taken}"):
-        start(listen=taken)
+@pytest.mark.parametrize("setting", ["listen", "metrics_listen"])
+def test_a_taken_port_stops_the_start_with_one_line(start: Callable[..., Running], setting: str) -> None:
+    server = start().server
+    taken = {"listen": server.address, "metrics_listen": server.metrics_address}[setting]
+    with pytest.raises(SystemExit, match=f"cannot listen on {setting}={taken}"):
+        start(**{setting: taken})
+
+
+def test_a_start_that_fails_ends_what_works_in_the_background(start: Callable[..., Running]) -> None:
+    settings = ServiceSettings(listen=start().server.address, metrics_listen="")
+    server = ServiceServer(
+        settings,
+        service="index_server",
+        descriptors=[index_pb2.DESCRIPTOR.services_by_name["IndexService"]],
+        registry=CollectorRegistry(),
+        log=make_logger(settings, "index_server", stream=io.StringIO()),
+    )
+    ended: list[str] = []
+    server.on_drain(lambda: ended.append("background"))
+    server.on_close(lambda: ended.append("store"))
+    with pytest.raises(SystemExit):
+        server.start()
+    assert ended == ["background", "store"]
 
 
 def _health(address: str, service: str = "") -> int:

@@ -228,5 +228,5 @@ def test_clients_of_another_authority_are_served_once_its_file_is_there(renewed:
 @pytest.mark.parametrize("fault", ["another key", "no PEM"])
 def test_a_start_with_files_that_are_wrong_says_so_in_one_line(renewed: Papers, fault: str) -> None:
     renewed.key.write_bytes(renewed.client_key.read_bytes() if fault == "another key" else b"key")
-    with pytest.raises(SystemExit, match="cannot listen on localhost:0"):
+    with pytest.raises(SystemExit, match="cannot listen on listen=localhost:0"):
         serve(renewed)

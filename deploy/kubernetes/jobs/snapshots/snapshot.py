@@ -21,7 +21,17 @@ ALIASES = "aliases.json"
 def main(environment: Mapping[str, str], now: datetime) -> int:
     """Do both, and return the exit status: 1 where a pool could not be written, and then nothing is dropped."""
     root, stamp = Path(environment["SNAPSHOTS"]), now.strftime("%Y%m%dT%H%M%SZ")
-    options = ClientOptions(
+    with IndexClient(environment["SEALPOOL_INDEX"], options=client_options(environment)) as index:
+        failed = _write(index, root, stamp)
+    if failed:
+        return 1
+    _drop(root, keep=int(environment["KEEP"]))
+    return 0
+
+
+def client_options(environment: Mapping[str, str]) -> ClientOptions:
+    """Return how the index server is called."""
+    return ClientOptions(
         retry_for_s=600.0,  # A pool that is being read from disk is waited for.
         timeout_s=600.0,
         long_timeout_s=6 * 3600.0,
@@ -31,12 +41,6 @@ def main(environment: Mapping[str, str], now: datetime) -> int:
         token=environment.get("SEALPOOL_TOKEN", ""),
         insecure=environment.get("SEALPOOL_INSECURE") == "true",
     )
-    with IndexClient(environment["SEALPOOL_INDEX"], options=options) as index:
-        failed = _write(index, root, stamp)
-    if failed:
-        return 1
-    _drop(root, keep=int(environment["KEEP"]))
-    return 0
 
 
 def _write(index: IndexClient, root: Path, stamp: str) -> int:
