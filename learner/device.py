@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from learner.candidates import Candidates
+from sealpool.runtime import control_group
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 
@@ -45,10 +46,11 @@ def gpu_memory_total() -> Mapping[str, int]:
 
 
 def memory_bytes(device: torch.device) -> int:
-    """Return the memory of a device: a GPU's own, or this machine's."""
+    """Return the memory of a device: a GPU's own, or what this machine has and the control group may take of it."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(machine, control_group.memory_limit() or machine)
 
 
 class Mirror:

@@ -1,6 +1,5 @@
 """Writes are slowed, and then refused, before the disk or the memory is full. Reads never are."""
 
-import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -8,11 +7,11 @@ from pathlib import Path
 from typing import Final
 
 from sealpool.errors import ResourceExhausted
+from sealpool.runtime import control_group
 
 _THROTTLED_RETRY_S: Final = 1.0
 _REFUSED_RETRY_S: Final = 15.0
 _LOOK_AGAIN_S: Final = 0.2
-_CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
 
 
 def used_disk_share(directory: Path) -> float:
@@ -29,10 +28,7 @@ def resident_bytes() -> int:
 
 def memory_limit(configured_bytes: int) -> int:
     """Return the smaller of the setting and the limit of this process's control group; 0 where there is neither."""
-    limits = [configured_bytes]
-    with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
-        limits.append(int(_CGROUP_LIMIT.read_text()))
-    return min((limit for limit in limits if limit), default=0)
+    return min((limit for limit in (configured_bytes, control_group.memory_limit()) if limit), default=0)
 
 
 class Watermarks:

@@ -37,7 +37,8 @@ def items(
 ) -> None:
     """Delete items from a pool and its files, and replace their ids by pseudonyms in every campaign on the pool.
 
-    Pause those campaigns first. Where the pool was deleted before, it is replacing ids alone. Snapshots, backups, text models and Label Studio have copies of their own.
+    Pause those campaigns first. Where the pool was deleted before, ids alone are replaced. Snapshots, backups, text
+    models and Label Studio have copies of their own.
 
     Example: `sealpool erase items reports report-17 report-18`
     """

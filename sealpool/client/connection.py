@@ -95,7 +95,10 @@ class Connection:
             time.sleep(pause_s)
 
     def stream(self, begin: Callable[[float], Iterator[T]]) -> Iterator[T]:
-        """Yield a stream's messages. It is begun again while UNAVAILABLE, until its first message came."""
+        """Yield a stream's messages. It is begun again while UNAVAILABLE, until its first message came.
+
+        After that a break raises Unavailable.
+        """
         messages, message = self._tried(_first_of(begin), self.options.long_timeout_s)
         if message is not None:
             yield message

@@ -257,7 +257,7 @@ class IndexClient(Connection):
     def list_candidates(
         self, pool: str, campaign: str, *, vectors: bool = False, payloads: bool = False
     ) -> Iterator[Items]:
-        """Yield all candidates of a campaign, in chunks."""
+        """Yield all candidates of a campaign, in chunks. Unavailable where the index server restarts in the middle."""
         request = index_pb2.ListCandidatesRequest(
             pool=pool, campaign=campaign, include_vectors=vectors, include_payloads=payloads
         )

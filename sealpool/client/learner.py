@@ -207,7 +207,10 @@ class LearnerClient(Connection):
     def cross_predict(
         self, header: learner_pb2.TrainHeader, examples: LabelledItems, *, folds: int = 0
     ) -> Iterator[Predictions]:
-        """Yield class probabilities of labelled items by models that had not seen their labels."""
+        """Yield class probabilities of labelled items by models that had not seen their labels.
+
+        Unavailable where the learner restarts in the middle.
+        """
 
         def requests() -> Iterator[learner_pb2.CrossPredictRequest]:
             yield learner_pb2.CrossPredictRequest(header=header, folds=folds)
@@ -231,7 +234,10 @@ class LearnerClient(Connection):
     def propagate(
         self, header: learner_pb2.PropagateHeader, examples: LabelledItems
     ) -> Iterator[tuple[Predictions, NDArray[np.float32]]]:
-        """Yield class probabilities of all items of a pool, spread from labelled ones, with their mass (n,) float32."""
+        """Yield class probabilities of all items of a pool, spread from labelled ones, with their mass (n,) float32.
+
+        Unavailable where the learner restarts in the middle.
+        """
 
         def requests() -> Iterator[learner_pb2.PropagateRequest]:
             yield learner_pb2.PropagateRequest(header=header)

@@ -18,9 +18,10 @@ class ClientOptions:
     long_timeout_s
         Deadline of a call that works or streams: upload, scan, expand, train, select, run a round.
     retry_for_s
-        How long an idempotent call is tried again while the service is UNAVAILABLE (starting, restarting, away), or
-        full and says when there may be room. 0 gives up at once. Long enough for a restart is a good choice in a
-        service, short in a command line.
+        How long a call is tried again while the service is UNAVAILABLE (starting, restarting, away), or full and says
+        when there may be room; from when it went away, however long the call had gone on before. One that would do
+        harm twice, like deleting a pool, is tried again only where the service has not begun with it. 0 gives up at
+        once. Long enough for a restart is a good choice in a service, short in a command line.
     max_message_bytes
         Largest message taken.
     chunk_bytes

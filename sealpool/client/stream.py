@@ -81,7 +81,10 @@ class StreamClient(Connection):
         return list(self.call(lambda s: self._stub.Synthesize(request, timeout=s), long=True).items)
 
     def list_synthetic(self, campaign: str) -> Iterator[stream_pb2.SyntheticItem]:
-        """Yield the items that a campaign made, or found by synthesis."""
+        """Yield the items that a campaign made, or found by synthesis.
+
+        Unavailable where the scheduler restarts in the middle.
+        """
         request = stream_pb2.ListSyntheticRequest(campaign=campaign)
         for answer in self.stream(lambda s: self._stub.ListSynthetic(request, timeout=s)):
             yield from answer.items

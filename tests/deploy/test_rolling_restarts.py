@@ -29,7 +29,7 @@ from tests.deploy.rolling_load import Caller, Load
 from tests.deploy.rolling_names import NameServer
 from tests.deploy.rolling_services import Cluster, Deployment, StatefulPod
 
-RESTARTS = int(os.environ.get("SEALPOOL_RESTARTS", "3"))
+RESTARTS = int(os.environ.get("SEALPOOL_RESTARTS", "2"))
 
 
 @pytest.fixture

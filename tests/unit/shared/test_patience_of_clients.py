@@ -1,6 +1,7 @@
 """For how long a client tries a call again: from when its service went away, and not for ever."""
 
 import math
+from typing import Any
 
 import grpc
 import pytest
@@ -22,7 +23,7 @@ class Ended(grpc.RpcError):
     def details(self) -> str:
         return self._details
 
-    def trailing_metadata(self) -> tuple["Entry", ...]:
+    def trailing_metadata(self) -> tuple[Any, ...]:
         return self._metadata
 
 
