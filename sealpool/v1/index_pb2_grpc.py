@@ -189,8 +189,8 @@ class IndexServiceServicer:
         is harmless. Deleted items leave every candidate pool. They lie in the pool's files until those are compacted;
         with purge, the answer waits until nothing of them is left there.
         NOT_FOUND: no such pool. INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids,
-        the disk. UNAVAILABLE: they are deleted, but a read that began before still needs their files; or the pool is
-        being closed. Ask again.
+        the disk. UNAVAILABLE: they are deleted, but a read that began before still needs their files, the index is being
+        rebuilt or purged already, or the pool is being closed. Ask again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

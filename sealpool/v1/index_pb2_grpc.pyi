@@ -59,8 +59,8 @@ class IndexServiceStub:
     is harmless. Deleted items leave every candidate pool. They lie in the pool's files until those are compacted;
     with purge, the answer waits until nothing of them is left there.
     NOT_FOUND: no such pool. INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids,
-    the disk. UNAVAILABLE: they are deleted, but a read that began before still needs their files; or the pool is
-    being closed. Ask again.
+    the disk. UNAVAILABLE: they are deleted, but a read that began before still needs their files, the index is being
+    rebuilt or purged already, or the pool is being closed. Ask again.
     """
     GetItems: _grpc.UnaryStreamMultiCallable[_index_pb2.GetItemsRequest, _index_pb2.GetItemsResponse]
     """Read items by id, in the order asked for, in bounded chunks.
@@ -185,8 +185,8 @@ class IndexServiceAsyncStub(IndexServiceStub):
     is harmless. Deleted items leave every candidate pool. They lie in the pool's files until those are compacted;
     with purge, the answer waits until nothing of them is left there.
     NOT_FOUND: no such pool. INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids,
-    the disk. UNAVAILABLE: they are deleted, but a read that began before still needs their files; or the pool is
-    being closed. Ask again.
+    the disk. UNAVAILABLE: they are deleted, but a read that began before still needs their files, the index is being
+    rebuilt or purged already, or the pool is being closed. Ask again.
     """
     GetItems: _aio.UnaryStreamMultiCallable[_index_pb2.GetItemsRequest, _index_pb2.GetItemsResponse]  # type: ignore[assignment]
     """Read items by id, in the order asked for, in bounded chunks.
@@ -344,8 +344,8 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
         is harmless. Deleted items leave every candidate pool. They lie in the pool's files until those are compacted;
         with purge, the answer waits until nothing of them is left there.
         NOT_FOUND: no such pool. INVALID_ARGUMENT: an id is empty, too long or repeated. RESOURCE_EXHAUSTED: max_ids,
-        the disk. UNAVAILABLE: they are deleted, but a read that began before still needs their files; or the pool is
-        being closed. Ask again.
+        the disk. UNAVAILABLE: they are deleted, but a read that began before still needs their files, the index is being
+        rebuilt or purged already, or the pool is being closed. Ask again.
         """
 
     @_abc_1.abstractmethod
