@@ -18,7 +18,7 @@ demo: install  ## Run a real campaign to its end: handwritten digits, or DATA=la
 
 # Whole files to a worker, in their order: the slow ones, with processes to start, come first. One thread each, or torch's
 # would fight over the cores.
-test: install  ## Run the whole test suite [WORKERS=2]
+test: install  ## Run the test suite, all but test-deploy [WORKERS=2]
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder --ignore tests/deploy
 
 test-deploy: install  ## Check what is under deploy/: manifests, images, rules, boards, rolling restarts [RESTARTS=20]

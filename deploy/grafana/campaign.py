@@ -87,10 +87,11 @@ def _now() -> Section:
                     empty="0 %",
                     alert="BudgetNearlySpent",
                     limits=Limits(warning=0.9, bad=1),
-                    does="Labels as a share of the budget, of the campaign that is nearest to its end. At 100 % a "
-                    "campaign completes; `sealpool campaign set` raises the budget.",
+                    does="Labels, those for evaluation included, as a share of the budget, of the campaign that is "
+                    "nearest to its end. At 100 % a campaign completes; `sealpool "
+                    "campaign apply` raises the budget.",
                 ),
-                Query(or_zero(f"max({labels} / {budget})")),
+                Query(or_zero(f"max(({labels} + {of_campaign('evaluation_labels')}) / {budget})")),
             ),
             number(
                 About(

@@ -33,7 +33,7 @@ def oracles() -> Section:
                     title="Error rate of the language model",
                     unit="percentunit",
                     empty="nothing audited",
-                    does="Share of the audited items that people label otherwise. `sealpool campaign oracle` has "
+                    does="Share of the audited items that people label otherwise. `sealpool campaign oracles` has "
                     "the interval; under fifty audited items it is wide.",
                 ),
                 Query(of_campaign("llm_error_rate_ratio"), "{{campaign}}"),

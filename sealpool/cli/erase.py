@@ -55,7 +55,8 @@ def items(
         known = {name: found for name, (found, _) in answers.items()}
         answer_json({"pool": pool, "deleted": deleted, "campaigns": known, "derived_item_ids": derived})
         return
-    say(f"deleted {count(deleted)} items of {pool}; ids replaced in {count(len(campaigns))} campaigns")
+    replaced = sum(found > 0 for found, _ in answers.values())
+    say(f"deleted {count(deleted)} items of {pool}; ids replaced in {count(replaced)} campaigns")
     for name, made in derived.items():
         note(f"{name}: made of them by synthesis, and still there: {', '.join(made)}")
 
@@ -80,7 +81,7 @@ def annotator(
     if as_json:
         answer_json({"campaigns": found})
     else:
-        say(f"replaced in {count(len(found))} campaigns{': ' if found else ''}{', '.join(found)}")
+        say(f"replaced in {count(len(found))} campaigns: {', '.join(found) or 'none knows ' + ' or '.join(wanted)}")
 
 
 def _delete(pools: IndexClient, pool: str, ids: Sequence[str]) -> tuple[int, NotFound | None]:

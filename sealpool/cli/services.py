@@ -55,7 +55,8 @@ def up(
 ) -> None:
     """Run all three services on this machine's loopback until Ctrl-C.
 
-    If one of them ends by itself, the other two are stopped as well and the command fails.
+    If one of them ends by itself, the other two are stopped as well and the command fails. What has no option here is
+    set by the environment, as in SEALPOOL_LEARNER_DEVICE=cpu: docs/settings.md has all of it.
 
     Example: `sealpool up --data-dir /var/lib/sealpool`
     """
