@@ -22,7 +22,8 @@ test: install  ## Run the test suite, all but test-deploy [WORKERS=2]
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder --ignore tests/deploy
 
 test-deploy: install  ## Check what is under deploy/: manifests, images, rules, boards, rolling restarts [RESTARTS=20]
-	OMP_NUM_THREADS=1 SEALPOOL_RESTARTS=$(or $(RESTARTS),20) $(BIN)/python -m pytest --timeout 1200 tests/deploy
+	OMP_NUM_THREADS=1 SEALPOOL_RESTARTS=$(or $(RESTARTS),20) $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) \
+		--dist loadfile --timeout 1200 tests/deploy
 
 deploy-files: install  ## Write the dashboards and the rules' Kubernetes objects from deploy/
 	$(BIN)/python -m deploy.generate

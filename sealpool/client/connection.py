@@ -11,7 +11,7 @@ import grpc.experimental
 from sealpool import errors
 from sealpool.client.options import ClientOptions
 from sealpool.client.places import ROUND_ROBIN, by_campaign
-from sealpool.client.retrying import Patience, was_broken_off
+from sealpool.client.retrying import Breaks, Patience, was_broken_off
 from sealpool.client.tokens import MetadataSender, token_source
 from sealpool.runtime.addresses import is_loopback
 from sealpool.runtime.request_ids import REQUEST_ID_KEY
@@ -115,16 +115,20 @@ class Connection:
             Of each beginning; None for `long_timeout_s`.
         """
         budget_s = self.options.long_timeout_s if timeout_s is None else timeout_s
+        breaks = Breaks(self.options.retry_for_s)
         while True:
             messages, message = self._tried(_first_of(begin), budget_s)
             if message is None:
                 return
+            breaks.begin()
             yield message
             try:
                 yield from self.stream_once(messages)
             except errors.Unavailable:
-                if not self.options.retry_for_s:
+                pause_s = breaks.pause_s()
+                if pause_s is None:
                     raise
+                time.sleep(pause_s)
             else:
                 return
 

@@ -63,6 +63,33 @@ class Patience:
         return pause_s
 
 
+class Breaks:
+    """How often and when a stream that breaks in its middle is begun again.
+
+    At once, after it has gone on for a while. A service that breaks it off again and again, each time soon after its
+    first message, is not there: that is borne for `retry_for_s`, as with calls.
+    """
+
+    def __init__(self, retry_for_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._retry_for_s = retry_for_s
+        self._clock = clock
+        self._began = self._broken_since = clock()
+        self._pause_s = 0.0
+
+    def begin(self) -> None:
+        """Take note of a first message."""
+        self._began = self._clock()
+
+    def pause_s(self) -> float | None:
+        """Return the seconds before the stream is begun again after a break, or None if it is not."""
+        now = self._clock()
+        if not self._pause_s or now - self._began > _LONGEST_PAUSE_S:
+            self._broken_since, self._pause_s = now, _FIRST_PAUSE_S
+        else:
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        return None if now + self._pause_s > self._broken_since + self._retry_for_s else self._pause_s
+
+
 def was_broken_off(error: grpc.RpcError) -> bool:
     """Return whether the server cancelled a call, without a word why.
 

@@ -165,8 +165,9 @@ class SchedulerClient(Connection):
             campaign=campaign, after_sequence=after_sequence, item_id=item_id, annotator=annotator
         )
         for answer in self.resumed(lambda s: self._stub.ListAnnotations(request, timeout=s)):
-            request.after_sequence = answer.annotations[-1].sequence
-            yield from answer.annotations
+            for annotation in answer.annotations:
+                request.after_sequence = annotation.sequence
+                yield annotation
 
     def review_labels(
         self,
@@ -208,8 +209,9 @@ class SchedulerClient(Connection):
             campaign=campaign, after_sequence=after_sequence, only_effective=only_effective, purpose=purpose
         )
         for answer in self.resumed(lambda s: self._stub.ListLabels(request, timeout=s)):
-            request.after_sequence = answer.labels[-1].sequence
-            yield from answer.labels
+            for label in answer.labels:
+                request.after_sequence = label.sequence
+                yield label
 
     def list_rounds(self, campaign: str) -> list[scheduler_pb2.Round]:
         """Return the rounds, first to last."""

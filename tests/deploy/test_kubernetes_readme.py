@@ -57,6 +57,8 @@ def test_its_overlay_renders():
     claims = {claim["metadata"]["name"]: claim["spec"] for claim in rendered.of("PersistentVolumeClaim")}
     assert claims.keys() == {"learner-checkpoints", "snapshots"}, "those that the patch's comment names"
     assert {claim["storageClassName"] for claim in claims.values()} == {"shared-files"}
+    (template,) = rendered.one("StatefulSet", "index-server")["spec"]["volumeClaimTemplates"]
+    assert template["spec"]["storageClassName"] == "local-disks"
     for pods in rendered.pods():
         assert pods.container["image"].startswith("registry.example.com/sealpool/")
     snapshots = rendered.environment(rendered.service_pods("snapshots"))

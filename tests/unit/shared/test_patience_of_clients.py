@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from sealpool.client.connection import to_error
-from sealpool.client.retrying import Patience
+from sealpool.client.retrying import Breaks, Patience
 
 
 class Ended(grpc.RpcError):
@@ -138,3 +138,34 @@ def test_a_call_that_is_not_idempotent_is_tried_again_where_the_service_has_not_
 )
 def test_a_call_that_we_have_cancelled_ourselves_is_not_tried_again(words: str) -> None:
     assert not Caller().is_tried_again(Ended(grpc.StatusCode.CANCELLED, words))
+
+
+def test_a_stream_that_went_on_for_a_while_is_begun_again_soon_however_often_it_breaks() -> None:
+    seconds = [0.0]
+    breaks = Breaks(30, clock=lambda: seconds[0])
+    for _ in range(50):
+        breaks.begin()
+        seconds[0] += 5
+        assert breaks.pause_s() == pytest.approx(0.05)
+
+
+def test_a_stream_that_breaks_after_each_first_message_is_begun_again_for_as_long_as_a_call_is_tried() -> None:
+    seconds = [0.0]
+    breaks = Breaks(30, clock=lambda: seconds[0])
+    pauses = []
+    while (pause_s := breaks_once(breaks)) is not None:
+        pauses.append(pause_s)
+        seconds[0] += pause_s
+    assert pauses[:3] == pytest.approx([0.05, 0.1, 0.2])
+    assert max(pauses) == 2
+    assert 28 <= sum(pauses) <= 30
+
+
+def test_without_patience_a_stream_is_not_begun_again() -> None:
+    breaks = Breaks(0, clock=lambda: 0.0)
+    assert breaks_once(breaks) is None
+
+
+def breaks_once(breaks: Breaks) -> float | None:
+    breaks.begin()
+    return breaks.pause_s()
