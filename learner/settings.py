@@ -72,7 +72,8 @@ class LearnerSettings(CallingServiceSettings):
         0,
         ge=0,
         description="Memory of the device that trainings which run at once may take together, as estimated before each "
-        "begins; more of them wait. A training that alone needs more runs alone. 0: three quarters of the device's.",
+        "begins; more of them wait. A training that alone needs more runs alone. 0: three quarters of the device's; "
+        "on a CPU, of what the machine has and the control group may take.",
     )
     max_waiting_trainings: int = Field(
         32,
@@ -85,7 +86,8 @@ class LearnerSettings(CallingServiceSettings):
         0,
         ge=0,
         description="Memory that one Propagate may take, as estimated from the pool's items, k and the classes before "
-        "it begins; a larger graph is refused with RESOURCE_EXHAUSTED. 0: half of the device's.",
+        "it begins; a larger graph is refused with RESOURCE_EXHAUSTED. 0: half of the device's, "
+        "counted as with training_memory_bytes.",
     )
     vector_cache_bytes: int = Field(
         512 * MEBIBYTE,
